@@ -1,0 +1,142 @@
+"""Files and directories that are either the old ones or the new ones, never a mixture."""
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from sparsetv.arrays import Bytes
+from sparsetv.errors import OutputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
+    """Write a file so that a crash leaves the old one or the new one; returns its size in bytes.
+
+    A temporary file beside the target is written, synced, renamed over it, and the directory synced. The umask decides
+    the mode, and a symbolic link stays one: its target is replaced.
+
+    Raises:
+        OutputError: The target is a directory or special file, or cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    _check_target(target)
+    temporary = _beside(target)
+    try:
+        size = write_new_file(temporary, parts)
+        os.replace(temporary, target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size
+
+
+def write_new_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
+    """Create a file that does not exist, write and sync it; returns its size in bytes."""
+    size = 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        for part in parts:
+            size += _write_all(file.fileno(), memoryview(np.ascontiguousarray(part) if _is_array(part) else part))
+        os.fsync(file.fileno())
+    return size
+
+
+def _is_array(part: bytes | Bytes) -> bool:
+    return isinstance(part, np.ndarray)
+
+
+def _write_all(descriptor: int, view: memoryview) -> int:
+    data = view.cast("B") if view.nbytes else memoryview(b"")
+    done = 0
+    while done < data.nbytes:
+        done += os.write(descriptor, data[done : done + (1 << 24)])
+    return done
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: directory {target.parent} does not exist; create it first")
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: it is a directory; name a file")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise OutputError(f"cannot write {target}: it is not a regular file")
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name[:100]}.tmp-{secrets.token_hex(6)}")
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A temporary directory beside `path` that takes its place when the block ends well and vanishes otherwise.
+
+    An existing directory at `path` is exchanged with the new one in one system call where the system has it (Linux),
+    and removed afterwards.
+
+    Raises:
+        OutputError: The directory cannot be created or put in place.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {path}: directory {target.parent} does not exist; create it first")
+    temporary = _beside(target)
+    try:
+        temporary.mkdir()
+        yield temporary
+        _sync_tree(temporary)
+        _put_in_place(temporary, target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_tree(root: Path) -> None:
+    for directory, _, _ in os.walk(root):
+        sync_directory(Path(directory))
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(temporary, target)
+    elif not _exchange(temporary, target):
+        # Two renames: a crash between them leaves `target` under its old-name and the new one complete beside it.
+        old = _beside(target)
+        os.rename(target, old)
+        os.rename(temporary, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step; False where the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code))

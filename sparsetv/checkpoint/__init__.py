@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints as named tensors: found, checked, read lazily, written."""

@@ -1,0 +1,1 @@
+"""The task file: bytes in, SparseTaskVector out, and back (formats/SPEC.md)."""

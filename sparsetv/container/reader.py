@@ -1,0 +1,223 @@
+"""Bytes to SparseTaskVector (SPEC). From any bytes at all: a task, or FormatError."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsetv.arrays import Bytes
+from sparsetv.container import layout
+from sparsetv.container.blocks import Slice, decode_block, decoded_bytes
+from sparsetv.container.frames import content_size, decompress
+from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH, Limits
+from sparsetv.container.manifest import MAJOR, Manifest
+from sparsetv.container.manifest_parse import from_json
+from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
+from sparsetv.errors import FormatError, LimitError
+from sparsetv.task_vector import Extra, Probe, SparseTaskVector
+from sparsetv.wire import canonical
+from sparsetv.wire.header import Header, header_size, parse_header
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file whose header, manifest and payload hash have been checked; nothing of it is decoded.
+
+    Attributes:
+        manifest: The manifest.
+        parts: Bytes of each stored tensor by stored name.
+        header_bytes: Length of the safetensors header with its prefix.
+        what: The file, for messages.
+    """
+
+    manifest: Manifest
+    parts: dict[str, memoryview]
+    header_bytes: int
+    what: str
+
+
+def open_bytes(data: bytes | memoryview, *, what: str = "task file", limits: Limits | None = None) -> Opened:
+    """Check header, manifest and payload hash of a task file.
+
+    Args:
+        data: The whole file.
+        what: Its name, for messages.
+        limits: What decoding may spend.
+
+    Raises:
+        FormatError: Some clause of SPEC 1 to 3 does not hold.
+        LimitError: Decoding it would pass `limits`.
+    """
+    view = memoryview(data)
+    size = header_size(bytes(view[:32]), file_size=len(view), what=what)
+    raw_header = bytes(view[:size])
+    header = parse_header(raw_header, file_size=len(view), what=what)
+    parts = {name: view[size + entry.start : size + entry.stop] for name, entry in header.tensors.items()}
+    manifest = _manifest(header, parts, what)
+    _check_header(raw_header, manifest, parts, what)
+    _check_payload(manifest, parts, what)
+    _check_budget(manifest, limits or Limits(), what)
+    return Opened(manifest, parts, size, what)
+
+
+def decode(opened: Opened) -> SparseTaskVector:
+    """Decode everything and compare the content digest.
+
+    Raises:
+        FormatError: A stream is not what the manifest says, or the content has another digest.
+    """
+    manifest = opened.manifest
+    tensors = _tensors(opened)
+    names = [manifest.base.names[index] for index in manifest.scope]
+    task = SparseTaskVector(
+        name=manifest.name,
+        base=manifest.base,
+        tensors=tensors,
+        norms=dict(zip(names, manifest.norms, strict=True)),
+        extras=_extras(opened),
+        files=read_files(opened),
+        finetuned=manifest.finetuned,
+        recipe=manifest.recipe,
+        probe=_probe(opened),
+    )
+    if task.digest() != manifest.digest:
+        raise FormatError(f"{opened.what}: content digest is {task.digest()}, the manifest says {manifest.digest}")
+    return task
+
+
+def read_files(opened: Opened) -> dict[str, bytes]:
+    """The carried files by name."""
+    total = sum(entry.size for entry in opened.manifest.files)
+    frame = opened.parts.get(layout.FILES, memoryview(b""))
+    content = decompress(frame, size=total, what=f"{opened.what}: files").tobytes()
+    files, start = {}, 0
+    for entry in opened.manifest.files:
+        files[entry.name] = content[start : start + entry.size]
+        start += entry.size
+    return files
+
+
+def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manifest:
+    if header.metadata.get("format") != "sparsetv":
+        raise FormatError(f"{what}: a safetensors file, but no sparsetv task; is it a model's weights?")
+    version = header.metadata.get("version", "")
+    major = version.split(".")[0]
+    if not (major.isascii() and major.isdigit() and len(major) < 6):
+        raise FormatError(f"{what}: version {version!r} is not MAJOR.MINOR")
+    if int(major) > MAJOR:
+        raise FormatError(f"{what}: format version {version}, this sparsetv reads up to {MAJOR}.x; update it")
+    if layout.MANIFEST not in parts:
+        raise FormatError(f"{what}: stored tensor {layout.MANIFEST} is missing")
+    frame = parts[layout.MANIFEST]
+    if hashlib.sha256(frame).hexdigest() != header.metadata.get("manifest_sha256"):
+        raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
+    text = _manifest_text(frame, what)
+    value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)
+    if canonical.dumps(value) != text:
+        raise FormatError(f"{what}: manifest is not in canonical form")
+    return from_json(value)
+
+
+def _manifest_text(frame: memoryview, what: str) -> bytes:
+    size = content_size(frame, what=f"{what}: manifest")
+    if not 0 < size <= MANIFEST_BYTES:
+        raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")
+    return decompress(frame, size=size, what=f"{what}: manifest").tobytes()
+
+
+def _check_header(raw: bytes, manifest: Manifest, parts: dict[str, memoryview], what: str) -> None:
+    frame = parts[layout.MANIFEST]
+    files_bytes = len(parts.get(layout.FILES, b""))
+    stored = layout.stored_tensors(manifest, manifest_bytes=len(frame), files_bytes=files_bytes)
+    expected = {item.name for item in stored}
+    if expected != parts.keys():
+        odd = min(expected ^ parts.keys())
+        state = "missing" if odd in expected else "not in the manifest"
+        raise FormatError(f"{what}: stored tensor {odd!r} is {state}")
+    if layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest()) != raw:
+        raise FormatError(f"{what}: header is not the canonical one of its manifest")
+
+
+def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) -> None:
+    payload = hashlib.sha256()
+    for name, part in parts.items():
+        if name != layout.MANIFEST:
+            payload.update(part)
+    if payload.hexdigest() != manifest.payload_sha256:
+        raise FormatError(f"{what}: SHA-256 of the payload differs from the manifest's; the file is damaged")
+
+
+def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
+    need = 20 * manifest.nnz + max(map(decoded_bytes, manifest.blocks), default=0) * _THREADS
+    need += sum(entry.size for entry in manifest.files)
+    if need > limits.decoded_bytes:
+        raise LimitError(f"{what}: decoding needs up to {need} bytes, limit {limits.decoded_bytes}; raise the limit")
+
+
+def _tensors(opened: Opened) -> dict[str, SparseTensor]:
+    manifest = opened.manifest
+    shapes = [manifest.base.shapes[index] for index in manifest.scope]
+    jobs, at, value_at = [], 0, 0
+    positions = opened.parts.get(layout.POSITIONS, memoryview(b""))
+    values = opened.parts.get(layout.VALUES, memoryview(b""))
+    for block in manifest.blocks:
+        stop, value_stop = at + block.positions.size, value_at + block.values.size
+        jobs.append((block, positions[at:stop], values[value_at:value_stop]))
+        at, value_at = stop, value_stop
+    with ThreadPoolExecutor(_THREADS) as pool:
+        decoded = pool.map(lambda job: decode_block(job[0], shapes, job[1], job[2]), jobs)
+        slices: list[list[Slice]] = [[] for _ in shapes]
+        for block_slices in decoded:
+            for item in block_slices:
+                slices[item.piece.tensor].append(item)
+    return {
+        manifest.base.names[index]: _tensor(slices[number], manifest.base.dtypes[index], shapes[number])
+        for number, index in enumerate(manifest.scope)
+    }
+
+
+def _tensor(slices: list[Slice], dtype: str, shape: tuple[int, ...]) -> SparseTensor:
+    if len(slices) == 1:
+        only = slices[0]
+        return SparseTensor(dtype, shape, only.positions, only.values, only.corrections)
+    columns = rows_and_columns(shape)[1]
+    starts = np.cumsum([0, *(item.piece.nnz for item in slices[:-1])])
+    index = np.concatenate([item.corrections.index + start for item, start in zip(slices, starts, strict=True)])
+    return SparseTensor(
+        dtype,
+        shape,
+        np.concatenate([item.positions + item.piece.first_row * columns for item in slices]),
+        np.concatenate([item.values for item in slices]),
+        Corrections(index, np.concatenate([item.corrections.amount for item in slices])),
+    )
+
+
+def _extras(opened: Opened) -> dict[str, Extra]:
+    extras = {}
+    for entry in opened.manifest.extras:
+        part = opened.parts.get(layout.EXTRA + entry.name, memoryview(b"")) if entry.kind != "alias" else b""
+        data: Bytes = np.frombuffer(part, np.uint8)
+        extras[entry.name] = Extra(entry.kind, entry.dtype, entry.shape, data, entry.source)
+    return extras
+
+
+def _probe(opened: Opened) -> Probe | None:
+    entry = opened.manifest.probe
+    if entry is None:
+        return None
+    outputs = np.frombuffer(opened.parts[layout.PROBE], "<f4").reshape(entry.count, entry.width)
+    if not np.isfinite(outputs).all():
+        raise FormatError(f"{opened.what}: a probe output is NaN or infinite")
+    return Probe(
+        kind=entry.kind,
+        seed=entry.seed,
+        count=entry.count,
+        params=entry.params,
+        recorded=entry.recorded,
+        outputs=outputs,
+        scale=entry.scale,
+        distance=entry.distance,
+    )

@@ -1,0 +1,141 @@
+"""SparseTaskVector to bytes (SPEC)."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from sparsetv import __version__
+from sparsetv.arrays import Bytes
+from sparsetv.container import layout
+from sparsetv.container.blocks import Coded, cut, encode_block
+from sparsetv.container.frames import compress
+from sparsetv.container.limits import MANIFEST_BYTES
+from sparsetv.container.manifest import ExtraEntry, FileEntry, Manifest, ProbeEntry
+from sparsetv.container.manifest_json import to_json
+from sparsetv.container.manifest_parse import from_json
+from sparsetv.errors import LimitError, NonFiniteError
+from sparsetv.task_vector import Probe, SparseTaskVector
+from sparsetv.wire import canonical
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A task file as parts: header, then the payload's parts in order."""
+
+    parts: tuple[bytes | Bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(_length(part) for part in self.parts)
+
+    def tobytes(self) -> bytes:
+        """The file."""
+        return b"".join(bytes(part) for part in self.parts)
+
+
+def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = None) -> Encoded:
+    """Encode a task; the same task gives the same bytes on every machine.
+
+    Args:
+        task: The task; values of one magnitude per tensor where its recipe says `sign`.
+        progress: Called with the kept entries of each block when it is done.
+
+    Raises:
+        FormatError: A name that no file may carry.
+        LimitError: A limit of the format is passed.
+        NonFiniteError: A value is NaN or infinite.
+    """
+    _check_finite(task)
+    codec = task.recipe.values
+    coded: list[Coded] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for result in pool.map(lambda slices: encode_block(slices, codec), list(cut(list(task.tensors.values())))):
+            coded.append(result)
+            if progress is not None:
+                progress(result.block.nnz)
+    files = compress(b"".join(content for _, content in sorted(task.files.items())))
+    payload = {
+        layout.POSITIONS: b"".join(item.positions for item in coded),
+        layout.VALUES: b"".join(item.values for item in coded),
+        layout.FILES: files,
+        **{layout.EXTRA + name: extra.data for name, extra in task.extras.items() if extra.kind != "alias"},
+    }
+    if task.probe is not None:
+        payload[layout.PROBE] = np.ascontiguousarray(task.probe.outputs.astype("<f4")).view(np.uint8).reshape(-1)
+    return _assemble(task, coded, payload, files_bytes=len(files))
+
+
+def _check_finite(task: SparseTaskVector) -> None:
+    for name, tensor in task.tensors.items():
+        if not np.isfinite(tensor.values).all():
+            raise NonFiniteError(f"{name}: a kept delta is NaN or infinite")
+
+
+def _assemble(
+    task: SparseTaskVector, coded: list[Coded], payload: dict[str, bytes | Bytes], *, files_bytes: int
+) -> Encoded:
+    draft = _manifest(task, coded, payload_sha256="0" * 64)
+    order = [
+        item.name
+        for item in layout.stored_tensors(draft, manifest_bytes=0, files_bytes=files_bytes)
+        if item.name != layout.MANIFEST
+    ]
+    payload_hash = hashlib.sha256()
+    for name in order:
+        payload_hash.update(payload[name])
+    manifest = _manifest(task, coded, payload_sha256=payload_hash.hexdigest())
+    text = canonical.dumps(to_json(manifest))
+    if len(text) > MANIFEST_BYTES:
+        raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
+    from_json(canonical.loads(text, what="manifest", depth=12))
+    frame = zstandard.ZstdCompressor(level=19, write_checksum=True, write_content_size=True).compress(text)
+    stored = layout.stored_tensors(manifest, manifest_bytes=len(frame), files_bytes=files_bytes)
+    header = layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest())
+    parts = [frame if item.name == layout.MANIFEST else payload[item.name] for item in stored]
+    return Encoded((header, *parts))
+
+
+def _manifest(task: SparseTaskVector, coded: list[Coded], *, payload_sha256: str) -> Manifest:
+    index = {name: number for number, name in enumerate(task.base.names)}
+    return Manifest(
+        name=task.name,
+        digest=task.digest(),
+        payload_sha256=payload_sha256,
+        base=task.base,
+        scope=tuple(index[name] for name in task.tensors),
+        norms=tuple(task.norms[name] for name in task.tensors),
+        blocks=tuple(item.block for item in coded),
+        extras=tuple(
+            ExtraEntry(name, extra.kind, extra.dtype, extra.shape, extra.source)
+            for name, extra in sorted(task.extras.items())
+        ),
+        files=tuple(FileEntry(name, len(content)) for name, content in sorted(task.files.items())),
+        finetuned=task.finetuned,
+        recipe=task.recipe,
+        probe=None if task.probe is None else _probe(task.probe),
+        writer=f"sparsetv/{__version__}",
+    )
+
+
+def _probe(probe: Probe) -> ProbeEntry:
+    return ProbeEntry(
+        kind=probe.kind,
+        seed=probe.seed,
+        count=probe.count,
+        width=probe.outputs.shape[1],
+        params=probe.params,
+        recorded=probe.recorded,
+        scale=probe.scale,
+        distance=probe.distance,
+    )
+
+
+def _length(part: bytes | Bytes) -> int:
+    return part.nbytes if isinstance(part, np.ndarray) else len(part)

@@ -1,0 +1,87 @@
+"""Fine-tuned minus base, lazily, by name: the task vector before anything is dropped."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsetv.arrays import Bits, Values
+from sparsetv.checkpoint.names import Pairing, pair_names
+from sparsetv.checkpoint.reading import Checkpoint, same_files
+from sparsetv.dtypes import WEIGHT_DTYPES, cast, to_float32
+from sparsetv.errors import CheckpointError
+
+CHUNK = 1 << 17
+"""Entries that are subtracted at a time: two float32 operands and the result stay in the second-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskVector:
+    """A base, a fine-tune of it, and how their tensors correspond. Holds no deltas: they are made when asked for."""
+
+    base: Checkpoint
+    finetuned: Checkpoint
+    pairing: Pairing
+
+    def comparable(self) -> tuple[str, ...]:
+        """Base names of weight tensors that both sides have, ascending; added rows do not count."""
+        both = {**self.pairing.shared, **self.pairing.grown}
+        return tuple(
+            name
+            for name in sorted(both)
+            if self.base.dtype(name) in WEIGHT_DTYPES and self.finetuned.dtype(both[name]) in WEIGHT_DTYPES
+        )
+
+    def finetuned_name(self, name: str) -> str:
+        """The fine-tune's name of a base tensor."""
+        pairing = self.pairing
+        return pairing.shared.get(name) or pairing.grown.get(name) or pairing.reshaped[name]
+
+    def finetuned_bits(self, name: str) -> Bits:
+        """The fine-tune's bits of a base tensor, without added rows, in the fine-tune's dtype; shape (numel,)."""
+        return self.finetuned.bits(self.finetuned_name(name))[: self.base.numel(name)]
+
+    def target_bits(self, name: str, positions: np.ndarray) -> Bits:
+        """Fine-tuned bits at flat positions, cast to the base's dtype; shape (len(positions),)."""
+        source = self.finetuned.dtype(self.finetuned_name(name))
+        return cast(self.finetuned_bits(name)[positions], source, self.base.dtype(name))
+
+    def chunks(self, name: str, *, step: int = 1) -> Iterator["Chunk"]:
+        """Consecutive pieces of one tensor; `step` > 1 leaves pieces out."""
+        for start in range(0, self.base.numel(name), CHUNK * step):
+            yield Chunk(self, name, start, min(start + CHUNK, self.base.numel(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Entries [start, stop) of one tensor."""
+
+    vector: TaskVector
+    name: str
+    start: int
+    stop: int
+
+    def deltas(self, *, most: int | None = None) -> Values:
+        """Fine-tuned minus base in float32, shape (stop - start,) or shorter by `most`; a new array.
+
+        Where dtypes differ the fine-tune is cast to the base's first.
+        """
+        stop = self.stop if most is None else min(self.stop, self.start + most)
+        base, finetuned = self.vector.base, self.vector.finetuned
+        target, source = base.dtype(self.name), finetuned.dtype(self.vector.finetuned_name(self.name))
+        tuned = cast(self.vector.finetuned_bits(self.name)[self.start : stop], source, target)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return to_float32(tuned, target) - to_float32(base.bits(self.name)[self.start : stop], target)
+
+
+def task_vector(base: Checkpoint, finetuned: Checkpoint, *, prefix: tuple[str, str] | None = None) -> TaskVector:
+    """Pair a base with its fine-tune.
+
+    Raises:
+        CheckpointError: Both are the very same files.
+        NamesError: Their tensor names cannot be brought together.
+    """
+    if same_files(base, finetuned):
+        raise CheckpointError(f"{base.source} and {finetuned.source} are the same files; pass a base and its fine-tune")
+    shapes = [{name: side.shape(name) for name in side.names} for side in (base, finetuned)]
+    return TaskVector(base, finetuned, pair_names(shapes[0], shapes[1], prefix=prefix))

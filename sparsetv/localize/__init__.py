@@ -1,0 +1,1 @@
+"""Localizers: from a task vector to the mask of entries that carry the skill."""

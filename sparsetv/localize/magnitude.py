@@ -1,0 +1,192 @@
+"""Dataless localization: the k entries of largest |delta| over the whole scope, in one streaming pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsetv.arrays import Positions, Values
+from sparsetv.difference import Chunk, TaskVector
+from sparsetv.errors import DensityError, NonFiniteError, UsageError
+from sparsetv.localize.norms import NormSum, partial_sums
+from sparsetv.localize.topk import LargestK
+from sparsetv.masks import Mask
+from sparsetv.task_vector import Norms
+
+_THREADS = 2
+_SAMPLED = 1024
+_MARGIN = 1.15
+_INFINITY = np.uint32(0x7F80_0000)
+_MAGNITUDE = np.uint32(0x7FFF_FFFF)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Localized:
+    """A mask, and the norms of the whole task vector that the same pass gave."""
+
+    mask: Mask
+    norms: dict[str, Norms]
+
+
+def magnitude(
+    vector: TaskVector,
+    names: Sequence[str],
+    *,
+    density: float,
+    allocation: str = "global",
+    progress: Progress | None = None,
+) -> Localized:
+    """Keep the entries that changed most.
+
+    Exactly `round(density * n)` of the scope's n entries are kept (ties of the rounding to even, as Python rounds);
+    equal magnitudes go to the lower position in canonical order: names ascending, then row-major.
+
+    Args:
+        vector: Base and fine-tune.
+        names: Base names of the scope, ascending.
+        density: Fraction to keep, in (0, 1].
+        allocation: `global` (one threshold, the paper's) or `tensor` (the same density in every tensor, what is left
+            by rounding down going to the largest remainders).
+        progress: Called with the number of entries read.
+
+    Raises:
+        DensityError: `density` is outside (0, 1], or keeps no entry.
+        NonFiniteError: A delta is NaN or infinite.
+
+    Reference:
+        He et al., Localize-and-Stitch, arXiv:2408.13656, section 3.2, dataless.
+
+    Cost:
+        One pass over both checkpoints; memory O(kept).
+    """
+    sizes = {name: vector.base.numel(name) for name in names}
+    total = count_kept(sum(sizes.values()), density)
+    if allocation == "global":
+        groups = [(list(names), total)]
+    elif allocation == "tensor":
+        shares = apportion(list(sizes.values()), total)
+        groups = [([name], share) for name, share in zip(names, shares, strict=True)]
+    else:
+        raise UsageError(f"unknown allocation {allocation!r}; known are global, tensor")
+    positions: dict[str, Positions] = {}
+    norms: dict[str, Norms] = {}
+    for members, k in groups:
+        _select(vector, members, k, positions, norms, progress)
+    return Localized(Mask({name: vector.base.shape(name) for name in names}, positions), norms)
+
+
+def count_kept(entries: int, density: float) -> int:
+    """`round(density * entries)`.
+
+    Raises:
+        DensityError: `density` is outside (0, 1], or the count is 0.
+    """
+    if not 0 < density <= 1:
+        raise DensityError(f"density is the fraction kept and must lie in (0, 1]; found {density}")
+    kept = round(density * entries)
+    if kept == 0:
+        raise DensityError(f"density {density} keeps none of {entries} entries; raise it")
+    return kept
+
+
+def apportion(sizes: Sequence[int], total: int) -> list[int]:
+    """Split `total` in proportion to sizes: rounded down, the rest to the largest remainders, then the lower index."""
+    whole = sum(sizes)
+    shares = [size * total // whole for size in sizes]
+    remainders = [(-(size * total % whole), index) for index, size in enumerate(sizes)]
+    for _, index in sorted(remainders)[: total - sum(shares)]:
+        shares[index] += 1
+    return shares
+
+
+def _select(
+    vector: TaskVector,
+    names: list[str],
+    k: int,
+    positions: dict[str, Positions],
+    norms: dict[str, Norms],
+    progress: Progress | None,
+) -> None:
+    """Select k entries over the tensors `names`; fills `positions` and `norms`."""
+    sizes = [vector.base.numel(name) for name in names]
+    starts = np.cumsum([0, *sizes])
+    floor = _lower_bracket(vector, names, k, int(starts[-1]))
+    chosen, sums = _scan(vector, names, starts, LargestK(k, floor=floor), progress)
+    if len(chosen) < k:  # the sample misled; nothing is left out this time
+        chosen, sums = _scan(vector, names, starts, LargestK(k), None)
+    bounds = np.searchsorted(chosen, starts)
+    for number, name in enumerate(names):
+        positions[name] = chosen[bounds[number] : bounds[number + 1]] - starts[number]
+        norms[name] = sums[number].result()
+
+
+def _lower_bracket(vector: TaskVector, names: list[str], k: int, total: int) -> int:
+    """Bits of a magnitude that, by a sample, a little more than k entries reach."""
+    samples = [
+        chunk.deltas(most=_SAMPLED).view(np.uint32) & _MAGNITUDE for name in names for chunk in vector.chunks(name)
+    ]
+    sample = np.concatenate(samples) if samples else np.zeros(0, np.uint32)
+    rank = int(k / total * len(sample) * _MARGIN + 3 * (k / total * len(sample)) ** 0.5) + 16 if total else 0
+    if rank >= len(sample):
+        return 0
+    return int(np.partition(sample, len(sample) - rank)[len(sample) - rank])
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one chunk gave: candidates above the floor and partial norms."""
+
+    chunk: Chunk
+    where: Positions
+    bits: NDArray[np.uint32]
+    sums: tuple[Values, Values]
+
+
+def _look(chunk: Chunk, floor: int) -> _Seen:
+    bits = chunk.deltas().view(np.uint32)
+    np.bitwise_and(bits, _MAGNITUDE, out=bits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = partial_sums(bits.view(np.float32))
+    where = np.flatnonzero(bits >= np.uint32(floor)) if floor < 1 << 32 else np.zeros(0, np.int64)
+    return _Seen(chunk, where, bits[where], sums)
+
+
+def _scan(
+    vector: TaskVector, names: list[str], starts: NDArray[np.int64], best: LargestK, progress: Progress | None
+) -> tuple[Positions, list[NormSum]]:
+    sums = [NormSum() for _ in names]
+    number = {name: index for index, name in enumerate(names)}
+    chunks = (chunk for name in names for chunk in vector.chunks(name))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for seen in _ordered(pool, chunks, best):
+            index = number[seen.chunk.name]
+            _check_finite(seen)
+            sums[index].add(seen.sums)
+            best.offer(seen.where + (starts[index] + seen.chunk.start), seen.bits)
+            if progress is not None:
+                progress(seen.chunk.stop - seen.chunk.start)
+    return best.result(), sums
+
+
+def _ordered(pool: ThreadPoolExecutor, chunks: Iterator[Chunk], best: LargestK) -> Iterator[_Seen]:
+    """Look at chunks in threads and give what they hold in order; a few chunks are under way at a time."""
+    waiting = [pool.submit(_look, chunk, best.floor) for chunk in islice(chunks, 4 * _THREADS)]
+    while waiting:
+        seen = waiting.pop(0).result()
+        waiting.extend(pool.submit(_look, chunk, best.floor) for chunk in islice(chunks, 1))
+        yield seen
+
+
+def _check_finite(seen: _Seen) -> None:
+    bad = np.flatnonzero(seen.bits >= _INFINITY)
+    if len(bad):
+        position = seen.chunk.start + int(seen.where[bad[0]])
+        raise NonFiniteError(
+            f"{seen.chunk.name}: fine-tuned minus base is NaN or infinite at position {position}; "
+            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
+        )

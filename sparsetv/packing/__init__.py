@@ -1,0 +1,1 @@
+"""From a mask to a sparse task vector: values, corrections, and all that the base lacks."""

@@ -1,0 +1,59 @@
+"""Values at kept positions, and the corrections that make them exact."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sparsetv.arrays import Positions
+from sparsetv.csr import Corrections, SparseTensor
+from sparsetv.difference import TaskVector
+from sparsetv.dtypes import from_float32, ordinals, to_float32
+from sparsetv.errors import NonFiniteError
+from sparsetv.masks import Mask
+
+_THREADS = 2
+
+
+def gather(
+    vector: TaskVector, mask: Mask, *, progress: Callable[[int], None] | None = None
+) -> dict[str, SparseTensor]:
+    """Kept deltas per tensor of the mask, with corrections wherever `round(base + delta)` is not the fine-tuned bits.
+
+    Args:
+        vector: Base and fine-tune.
+        mask: Which entries to keep.
+        progress: Called with the kept entries of each tensor when it is done.
+
+    Returns:
+        One SparseTensor per tensor of the mask, names ascending.
+
+    Raises:
+        NonFiniteError: A kept delta is NaN or infinite.
+
+    Cost:
+        Reads the kept entries only; memory O(kept).
+    """
+    names = sorted(mask.positions)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        tensors = {}
+        for name, tensor in zip(names, pool.map(lambda n: _gather(vector, n, mask.positions[n]), names), strict=True):
+            tensors[name] = tensor
+            if progress is not None:
+                progress(tensor.nnz)
+    return tensors
+
+
+def _gather(vector: TaskVector, name: str, positions: Positions) -> SparseTensor:
+    dtype, shape = vector.base.dtype(name), vector.base.shape(name)
+    base = to_float32(vector.base.bits(name)[positions], dtype)
+    target = vector.target_bits(name, positions)
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = to_float32(target, dtype) - base
+        reached = from_float32(base + values, dtype)
+    if not np.isfinite(values).all():
+        position = int(positions[np.flatnonzero(~np.isfinite(values))[0]])
+        raise NonFiniteError(f"{name}: fine-tuned minus base is NaN or infinite at position {position}")
+    index = np.flatnonzero(reached != target)
+    amount = (ordinals(target[index]).astype(np.int64) - ordinals(reached[index])).astype(np.uint32)
+    return SparseTensor(dtype, shape, positions, values, Corrections(index, amount))

@@ -1,0 +1,205 @@
+"""The sparse task vector: what one task file holds, decoded."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsetv.arrays import Bytes, Values
+from sparsetv.csr import SparseTensor
+from sparsetv.fingerprint import Fingerprint
+from sparsetv.masks import Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A dense tensor that travels because the base lacks it.
+
+    Attributes:
+        kind: `tensor` (whole), `rows` (appended to the base tensor `source`), or `alias` (same bits as `source`).
+        dtype: safetensors dtype.
+        shape: Shape of what is stored; of the whole tensor for an alias.
+        data: Little-endian bytes, row-major, uint8; empty for an alias.
+        source: Base tensor for `rows`, fine-tuned tensor for `alias`, else empty.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """How the fine-tune relates to the base beside the kept entries (SPEC 3.8).
+
+    Attributes:
+        prefix: (from, to): a base name becomes the fine-tune's by replacing the leading `from` with `to`.
+        dtype: Dtype of the fine-tune's scope where it differs from the base's; it was cast to the base's.
+        missing: Base tensors that the fine-tune lacks.
+        outside: Changed tensors outside the scope, with their share of the task vector's squared L2 norm.
+    """
+
+    prefix: tuple[str, str] = ("", "")
+    dtype: str | None = None
+    missing: tuple[str, ...] = ()
+    outside: tuple[tuple[str, float], ...] = ()
+
+    def rename(self, name: str) -> str:
+        """A base name as the fine-tuned checkpoint spells it."""
+        old, new = self.prefix
+        return new + name.removeprefix(old)
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """L1 and L2 norm of the whole task vector in one tensor, rounded to 6 significant digits."""
+
+    l1: float
+    l2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How mask and values were chosen; information only."""
+
+    localizer: str
+    density: float
+    allocation: str
+    preset: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    values: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The fine-tuned model's outputs on seeded random inputs, and the scale found with them (SPEC 8).
+
+    Attributes:
+        outputs: Shape (count, width), float32.
+        scale: Scale at which the graft's outputs come closest to `outputs`.
+        distance: Squared distance there, relative to the base's.
+    """
+
+    kind: str
+    seed: int
+    count: int
+    params: Mapping[str, int | float | str]
+    recorded: str
+    outputs: Values
+    scale: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class SparseTaskVector:
+    """One task: kept deltas per tensor, what the base lacks, and what is needed to check both.
+
+    Attributes:
+        name: Name of the task.
+        base: The base that the deltas belong to.
+        tensors: Every tensor of the scope by base name, ascending, kept entries or not.
+        norms: Norms of the whole task vector per tensor of the scope.
+        extras: Tensors that the base lacks, by the fine-tune's name.
+        files: Files of the fine-tune's directory that travel, by name.
+        finetuned: Prefix, dtype, missing and changed tensors.
+        recipe: How mask and values were chosen.
+        probe: Outputs to fit scales to, if the model could be run.
+    """
+
+    name: str
+    base: Fingerprint
+    tensors: Mapping[str, SparseTensor]
+    norms: Mapping[str, Norms]
+    extras: Mapping[str, Extra]
+    files: Mapping[str, bytes]
+    finetuned: FineTuned
+    recipe: Recipe
+    probe: Probe | None = None
+
+    @property
+    def nnz(self) -> int:
+        """Number of kept entries."""
+        return sum(tensor.nnz for tensor in self.tensors.values())
+
+    @property
+    def numel(self) -> int:
+        """Number of entries of the scope."""
+        return sum(tensor.numel for tensor in self.tensors.values())
+
+    @property
+    def density(self) -> float:
+        """Fraction of the scope that is kept."""
+        return self.nnz / self.numel if self.numel else 0.0
+
+    @property
+    def mask(self) -> Mask:
+        """Which entries are kept."""
+        return Mask(
+            {name: tensor.shape for name, tensor in self.tensors.items()},
+            {name: tensor.positions for name, tensor in self.tensors.items()},
+        )
+
+    @property
+    def exact(self) -> bool:
+        """Whether kept entries come out as the fine-tuned bits at scale 1."""
+        return self.recipe.values == "exact"
+
+    def norm_ratios(self) -> tuple[float, float]:
+        """(r1, r2): L1 and L2 norm of the whole task vector over those of its kept entries, over the scope."""
+        kept_l1 = math.fsum(float(np.abs(t.values).sum(dtype=np.float64)) for t in self.tensors.values())
+        kept_l2 = math.fsum(float(np.square(t.values, dtype=np.float64).sum()) for t in self.tensors.values())
+        whole_l1 = math.fsum(norm.l1 for norm in self.norms.values())
+        whole_l2 = math.fsum(norm.l2**2 for norm in self.norms.values())
+        if not kept_l1 or not kept_l2:
+            return 1.0, 1.0
+        return whole_l1 / kept_l1, math.sqrt(whole_l2 / kept_l2)
+
+    def digest(self) -> str:
+        """Identity of the content, independent of encoder settings and of the task's name (SPEC 7.2)."""
+        total = _Hasher()
+        total.text("sparsetv task 1", self.base.touched, *self.finetuned.prefix)
+        for name, tensor in self.tensors.items():
+            total.text(name, tensor.dtype)
+            total.numbers(len(tensor.shape), *tensor.shape, tensor.nnz)
+            total.raw(tensor.positions.astype("<i8"), tensor.values.astype("<f4"))
+            total.numbers(len(tensor.corrections.index))
+            total.raw(tensor.corrections.index.astype("<i8"), tensor.corrections.amount.astype("<u4"))
+        total.numbers(len(self.extras))
+        for name, extra in sorted(self.extras.items()):
+            total.text(name, extra.kind, extra.source, extra.dtype)
+            total.numbers(len(extra.shape), *extra.shape)
+            total.raw(bytes(32) if extra.kind == "alias" else hashlib.sha256(extra.data).digest())
+        total.numbers(len(self.files))
+        for name, content in sorted(self.files.items()):
+            total.text(name)
+            total.raw(hashlib.sha256(content).digest())
+        return total.hexdigest()
+
+
+class _Hasher:
+    """SHA-256 over length-prefixed strings, 64-bit integers and raw bytes."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def numbers(self, *numbers: int) -> None:
+        for number in numbers:
+            self._hash.update(number.to_bytes(8, "little"))
+
+    def text(self, *texts: str) -> None:
+        for text in texts:
+            data = text.encode()
+            self.numbers(len(data))
+            self._hash.update(data)
+
+    def raw(self, *blocks: bytes | np.ndarray) -> None:
+        for block in blocks:
+            self._hash.update(np.ascontiguousarray(block).data if isinstance(block, np.ndarray) else block)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()

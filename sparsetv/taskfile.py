@@ -1,0 +1,103 @@
+"""The one place where task files are opened and written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsetv import atomic
+from sparsetv.container import layout
+from sparsetv.container.limits import Limits
+from sparsetv.container.manifest import Manifest
+from sparsetv.container.reader import Opened, decode, open_bytes
+from sparsetv.container.writer import encode
+from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.task_vector import SparseTaskVector
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of a task file by what they are for.
+
+    Attributes:
+        positions, values: The two streams.
+        extras: Carried tensors and files.
+        probe: Stored outputs.
+        framing: Manifest and safetensors header.
+    """
+
+    positions: int
+    values: int
+    extras: int
+    probe: int
+    framing: int
+
+    @property
+    def file(self) -> int:
+        """Bytes of the file."""
+        return self.core + self.extras + self.probe
+
+    @property
+    def core(self) -> int:
+        """Bytes without extras and probe: what the kept entries cost, framing included."""
+        return self.positions + self.values + self.framing
+
+
+def write_task(path: Path | str, task: SparseTaskVector) -> int:
+    """Write a task file atomically; returns its size in bytes.
+
+    Raises:
+        OutputError: The target cannot be written; nothing is left behind.
+    """
+    return atomic.write_file(Path(path), encode(task).parts)
+
+
+def open_task(path: Path | str, *, limits: Limits | None = None) -> Opened:
+    """Check a task file's header, manifest and payload hash without decoding it; the file stays mapped.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is no valid task file.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise NotFoundError(f"{file}: no such file")
+    if not file.is_file():
+        raise FormatError(f"{file}: not a regular file; name a .stv file")
+    if file.stat().st_size == 0:
+        raise FormatError(f"{file}: empty file; fetch it again")
+    data = memoryview(np.memmap(file, np.uint8, "r"))
+    return open_bytes(data, what=str(file), limits=limits)
+
+
+def read_task(path: Path | str, *, limits: Limits | None = None) -> SparseTaskVector:
+    """Read and check a whole task file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is no valid task file.
+        LimitError: Decoding it would pass `limits`.
+    """
+    return decode(open_task(path, limits=limits))
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """The manifest of a task file, nothing else decoded."""
+    return open_task(path).manifest
+
+
+def sizes(opened: Opened) -> Sizes:
+    """Where the bytes of a file went."""
+    length = {name: len(part) for name, part in opened.parts.items()}
+    extras = sum(size for name, size in length.items() if name.startswith(layout.EXTRA))
+    return Sizes(
+        positions=length.get(layout.POSITIONS, 0),
+        values=length.get(layout.VALUES, 0),
+        extras=extras + length.get(layout.FILES, 0),
+        probe=length.get(layout.PROBE, 0),
+        framing=opened.header_bytes + length[layout.MANIFEST],
+    )
+
+

@@ -1,0 +1,1 @@
+"""Strict JSON and safetensors headers, shared by task files and checkpoints."""
