@@ -15,8 +15,6 @@ from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.task_vector import SparseTaskVector
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """Bytes of a task file by what they are for.
@@ -99,5 +97,3 @@ def sizes(opened: Opened) -> Sizes:
         probe=length.get(layout.PROBE, 0),
         framing=opened.header_bytes + length[layout.MANIFEST],
     )
-
-

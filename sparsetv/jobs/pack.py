@@ -153,7 +153,9 @@ def _assemble(
         norms={key: found.norms[key] for key in tensors},
         extras=collect(vector),
         files=collect_files(vector.base, vector.finetuned),
-        finetuned=FineTuned(vector.pairing.prefix, _other_dtype(vector, list(tensors)), vector.pairing.missing, outside),
+        finetuned=FineTuned(
+            vector.pairing.prefix, _other_dtype(vector, list(tensors)), vector.pairing.missing, outside
+        ),
         recipe=_recipe(options),
     )
     return replace(task, tensors=to_signs(tensors)) if options.values == "sign" else task

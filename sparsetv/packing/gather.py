@@ -1,6 +1,6 @@
 """Values at kept positions, and the corrections that make them exact."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,9 +15,7 @@ from sparsetv.masks import Mask
 _THREADS = 2
 
 
-def gather(
-    vector: TaskVector, mask: Mask, *, progress: Callable[[int], None] | None = None
-) -> dict[str, SparseTensor]:
+def gather(vector: TaskVector, mask: Mask, *, progress: Callable[[int], None] | None = None) -> dict[str, SparseTensor]:
     """Kept deltas per tensor of the mask, with corrections wherever `round(base + delta)` is not the fine-tuned bits.
 
     Args:

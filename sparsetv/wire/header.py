@@ -72,12 +72,12 @@ def header_size(first: bytes, *, file_size: int, what: str) -> int:
     return _PREFIX + length
 
 
-def parse_header(data: bytes, *, file_size: int, what: str) -> Header:
+def parse_header(data: bytes, *, file_size: int | None, what: str) -> Header:
     """Parse length prefix and header; tensors must cover the payload without hole or overlap.
 
     Args:
         data: Exactly the bytes that `header_size` counted.
-        file_size: Size of the file in bytes.
+        file_size: Size of the file in bytes; None where the payload is not at hand.
         what: The file, for the message.
 
     Raises:
@@ -89,7 +89,7 @@ def parse_header(data: bytes, *, file_size: int, what: str) -> Header:
     metadata = _metadata(value.pop("__metadata__", {}), what)
     tensors = {name: _entry(item, f"{what}: {name}") for name, item in value.items()}
     tensors = dict(sorted(tensors.items(), key=lambda pair: (pair[1].start, pair[1].stop)))
-    _check_cover(tensors, payload=file_size - len(data), what=what)
+    _check_cover(tensors, payload=None if file_size is None else file_size - len(data), what=what)
     return Header(len(data), tensors, metadata)
 
 
@@ -110,14 +110,14 @@ def _entry(value: Any, where: str) -> Entry:
     return Entry(dtype, shape, offsets[0], offsets[1])
 
 
-def _check_cover(tensors: dict[str, Entry], *, payload: int, what: str) -> None:
+def _check_cover(tensors: dict[str, Entry], *, payload: int | None, what: str) -> None:
     end = 0
     for name, entry in tensors.items():
         if entry.start != end:
             kind = "overlap before" if entry.start < end else "hole before"
             raise FormatError(f"{what}: {kind} {name} at payload byte {min(entry.start, end)}")
         end = entry.stop
-    if end != payload:
+    if payload is not None and end != payload:
         kind = "is cut off" if end > payload else "has trailing bytes"
         raise FormatError(f"{what}: payload {kind}: {payload} bytes, tensors end at {end}")
 

@@ -1,0 +1,1 @@
+"""Scales that make up for what the mask dropped."""

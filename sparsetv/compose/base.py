@@ -1,0 +1,137 @@
+"""The base that tasks are put onto: an untouched checkpoint, or what a stitched directory remembers of one."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsetv.arrays import Bytes
+from sparsetv.checkpoint.reading import Checkpoint, chunked
+from sparsetv.errors import BaseMismatchError
+from sparsetv.fingerprint import TensorIdentity, digest
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.wire.header import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLayout:
+    """One weight file of the base: its header as it stood, tensors in file order, metadata."""
+
+    header_bytes: bytes
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base as stitching sees it.
+
+    Attributes:
+        source: What to call it in messages.
+        shards: Layout per weight file name.
+        raw: Gives the bytes of a tensor, uint8; a view where it can be one.
+        files: Other files that belong to it, by path relative to its directory.
+        repo, commit: Where it came from, if from the hub.
+    """
+
+    source: str
+    shards: Mapping[str, ShardLayout]
+    raw: Callable[[str], Bytes]
+    files: Mapping[str, Path]
+    repo: str | None = None
+    commit: str | None = None
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Dtype and shape by tensor name."""
+        return {name: entry for shard in self.shards.values() for name, entry in shard.tensors.items()}
+
+
+def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
+    """An untouched checkpoint as a base."""
+    return Base(
+        source=checkpoint.source,
+        shards={
+            name: ShardLayout(shard.header_bytes, shard.tensors, shard.metadata)
+            for name, shard in checkpoint.shards.items()
+        },
+        raw=checkpoint.raw,
+        files=files,
+        repo=checkpoint.location.repo,
+        commit=checkpoint.location.commit,
+    )
+
+
+def check_structure(base: Base, task: SparseTaskVector) -> None:
+    """Names, dtypes and shapes of the tensors that a task touches.
+
+    Raises:
+        BaseMismatchError: The base lacks one of them, or it is another one.
+    """
+    entries = base.entries
+    for name, tensor in task.tensors.items():
+        if name not in entries:
+            raise BaseMismatchError(f"{task.name} needs tensor {name}, which base {base.source} lacks; {_advice(task)}")
+        found = entries[name]
+        if (found.dtype, found.shape) != (tensor.dtype, tensor.shape):
+            raise BaseMismatchError(
+                f"{name} is {tensor.dtype} {tensor.shape} for {task.name}, but {found.dtype} {found.shape} in base "
+                f"{base.source}; {_advice(task)}"
+            )
+
+
+def check_content(task: SparseTaskVector, base: Base, identities: Mapping[str, TensorIdentity]) -> None:
+    """Compare hashes of the tensors that a task touches.
+
+    Raises:
+        BaseMismatchError: They are not those of the base that the task was packed against.
+    """
+    touched = touched_names(task)
+    found = digest(identities[name] for name in touched)
+    if found == task.base.touched:
+        return
+    tags = task.base.tag_of()
+    different = next((name for name in touched if tags[name] != identities[name].sha256[:4].hex()), "unknown")
+    raise BaseMismatchError(
+        f"{task.name} was packed against base {task.base.touched[:12]}… but {base.source} is {found[:12]}… "
+        f"(first difference: {different}); {_advice(task)}"
+    )
+
+
+def touched_names(task: SparseTaskVector) -> list[str]:
+    """Tensors in which a task keeps at least one entry."""
+    return [name for name, tensor in task.tensors.items() if tensor.nnz]
+
+
+def _advice(task: SparseTaskVector) -> str:
+    origin = task.base.repo
+    where = f" ({origin}@{task.base.commit})" if origin else ""
+    return f"pass the base it was packed from{where}"
+
+
+class Hashing:
+    """Hashes tensors of a base in a thread beside other work."""
+
+    def __init__(self, base: Base, names: Iterable[str]) -> None:
+        """Start hashing `names`."""
+        self._pool = ThreadPoolExecutor(1)
+        entries = base.entries
+        self._jobs: dict[str, Future[TensorIdentity]] = {
+            name: self._pool.submit(_identify, base, name, entries[name]) for name in sorted(set(names))
+        }
+
+    def result(self) -> dict[str, TensorIdentity]:
+        """Wait for all of them."""
+        return {name: job.result() for name, job in self._jobs.items()}
+
+    def close(self) -> None:
+        """Drop what has not started."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _identify(base: Base, name: str, entry: Entry) -> TensorIdentity:
+    total = hashlib.sha256()
+    for chunk in chunked(base.raw(name)):
+        total.update(chunk)
+    return TensorIdentity(name, entry.dtype, entry.shape, total.digest())

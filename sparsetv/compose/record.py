@@ -1,0 +1,148 @@
+"""`sparsetv.json`: what a stitched directory is made of."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsetv import __version__
+from sparsetv.container.names import check_component
+from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.wire import canonical
+from sparsetv.wire.fields import Fields
+
+RECORD = "sparsetv.json"
+ROOM = "sparsetv"
+"""Folder of a stitched directory that holds the task files, the heads and what is needed to go back."""
+
+MEMORY = "base.safetensors"
+_FORMAT = "sparsetv-directory"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One task of a stitched directory.
+
+    Attributes:
+        name, digest: Of the task.
+        weight: The user's weight.
+        policy, scale: How the scale was found, and the scale.
+        file: Task file inside the room.
+    """
+
+    name: str
+    digest: str
+    weight: float
+    policy: str
+    scale: float
+    file: str
+
+    @property
+    def coefficient(self) -> float:
+        """What the task's deltas are multiplied by."""
+        return self.weight * self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How a directory was stitched, and how to go back.
+
+    Attributes:
+        base: What the base was called, its hub repository and commit.
+        rule: Rule that combines tasks.
+        scale: Scale policy that was asked for: a name or a number.
+        members: Active tasks in canonical order.
+        prefix: (from, to) from base names to the names in the weights.
+        replaced: Base files that the task's own replaced; the originals lie in the room.
+        added: Files that the base does not have.
+        memory_sha256: SHA-256 of the undo file.
+    """
+
+    base: str
+    repo: str | None
+    commit: str | None
+    rule: str
+    scale: str | float
+    members: tuple[Member, ...]
+    prefix: tuple[str, str]
+    replaced: tuple[str, ...]
+    added: tuple[str, ...]
+    memory_sha256: str
+
+    def to_bytes(self) -> bytes:
+        """The record as indented JSON."""
+        value = {"format": _FORMAT, "version": _VERSION, "sparsetv": __version__, **asdict(self)}
+        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def is_stitched(directory: Path) -> bool:
+    """Whether a directory was written by `stitch`."""
+    return (directory / RECORD).is_file()
+
+
+def read_record(directory: Path) -> Record:
+    """Read and check a stitched directory's record, and the undo file against it.
+
+    Raises:
+        NotFoundError: The directory was not written by `stitch`.
+        FormatError: The record is broken, or the undo file is not the one it names.
+    """
+    path = directory / RECORD
+    if not path.is_file():
+        raise NotFoundError(f"{directory}: no {RECORD}; only a directory that `sparsetv stitch` wrote has tasks")
+    fields = Fields(canonical.loads(path.read_bytes(), what=str(path), depth=6), where=str(path))
+    if fields.text("format") != _FORMAT or fields.integer("version") > _VERSION:
+        raise FormatError(f"{path}: not a {_FORMAT} of version {_VERSION}; update sparsetv")
+    fields.text("sparsetv")
+    record = _parse(fields)
+    memory = directory / ROOM / MEMORY
+    found = hashlib.sha256(memory.read_bytes()).hexdigest() if memory.is_file() else "no file"
+    if found != record.memory_sha256:
+        raise FormatError(f"{memory}: is not the file that {RECORD} names ({found[:12]}…); stitch again from the base")
+    return record
+
+
+def _parse(fields: Fields) -> Record:
+    scale = fields.take("scale")
+    if type(scale) not in (str, int, float):
+        raise FormatError(f"{fields.where}.scale: expected a name or a number")
+    prefix = fields.texts("prefix")
+    if len(prefix) != 2:
+        raise FormatError(f"{fields.where}.prefix: expected two strings")
+    record = Record(
+        base=fields.text("base"),
+        repo=fields.optional_text("repo"),
+        commit=fields.optional_text("commit"),
+        rule=fields.text("rule"),
+        scale=scale,
+        members=tuple(_member(item, fields.where) for item in fields.items("members")),
+        prefix=(prefix[0], prefix[1]),
+        replaced=_components(fields, "replaced"),
+        added=_components(fields, "added"),
+        memory_sha256=fields.digest("memory_sha256"),
+    )
+    fields.done()
+    return record
+
+
+def _components(fields: Fields, key: str) -> tuple[str, ...]:
+    return tuple(check_component(name, what="file name") for name in fields.texts(key))
+
+
+def _member(value: Any, where: str) -> Member:
+    fields = Fields(value, where=f"{where}.members")
+    weight, scale = fields.take("weight"), fields.take("scale")
+    if any(type(number) not in (int, float) for number in (weight, scale)):
+        raise FormatError(f"{fields.where}: weight and scale are numbers")
+    member = Member(
+        name=check_component(fields.text("name"), what="task name"),
+        digest=fields.digest("digest"),
+        weight=float(weight),
+        policy=fields.text("policy"),
+        scale=float(scale),
+        file=check_component(fields.text("file"), what="file name"),
+    )
+    fields.done()
+    return member

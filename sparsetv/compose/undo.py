@@ -1,0 +1,102 @@
+"""What a stitched directory remembers of its base: headers, dropped tensors, and bits at touched positions.
+
+`sparsetv/base.safetensors` inside the directory holds, per base weight file, its header (`header.FILE`); per touched
+tensor, positions and the base's bits there (`positions.NAME`, `bits.NAME`); and whole what the merged weights lack
+(`tensor.NAME`). With the merged weights it gives the base back, bit for bit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sparsetv import atomic
+from sparsetv.arrays import Bits, Bytes, Positions
+from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
+from sparsetv.compose.base import ShardLayout
+from sparsetv.dtypes import SIZES, bits_dtype
+from sparsetv.errors import FormatError
+from sparsetv.wire.header import Entry, Stored, encode_header, parse_header
+
+_UNSIGNED = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
+
+
+@dataclass(slots=True)
+class Undo:
+    """Collected while the merged weights are written."""
+
+    headers: dict[str, bytes] = field(default_factory=dict)
+    saved: dict[str, tuple[Positions, Bits]] = field(default_factory=dict)
+    dropped: dict[str, tuple[Entry, Bytes]] = field(default_factory=dict)
+
+    def write(self, path: Path) -> int:
+        """Write to a new file; returns its size."""
+        parts = sorted(self._parts(), key=lambda part: (-SIZES[part[1]], part[0]))
+        stored, start = [], 0
+        for name, dtype, shape, data in parts:
+            stored.append(Stored(name, dtype, shape, start, start + data.nbytes))
+            start += data.nbytes
+        header = encode_header(stored, {"format": "sparsetv-base"})
+        return atomic.write_new_file(path, [header, *(data.reshape(-1).view(np.uint8) for *_, data in parts)])
+
+    def _parts(self) -> Iterator[tuple[str, str, tuple[int, ...], Bits]]:
+        for shard, header in self.headers.items():
+            yield f"header.{shard}", "U8", (len(header),), np.frombuffer(header, np.uint8)
+        for name, (positions, bits) in self.saved.items():
+            yield f"positions.{name}", "I64", positions.shape, positions.astype("<i8")
+            yield f"bits.{name}", _UNSIGNED[bits.itemsize], bits.shape, bits
+        for name, (entry, data) in self.dropped.items():
+            yield f"tensor.{name}", entry.dtype, entry.shape, data
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An undo file, open."""
+
+    file: Checkpoint
+
+    def layouts(self) -> dict[str, ShardLayout]:
+        """Layout of the base's weight files."""
+        result = {}
+        for name in self.file.names:
+            if name.startswith("header."):
+                raw = self.file.raw(name).tobytes()
+                result[name.removeprefix("header.")] = _layout(raw, name)
+        return result
+
+    def dropped(self, name: str) -> Bytes | None:
+        """A base tensor that the merged weights lack."""
+        key = f"tensor.{name}"
+        return self.file.raw(key) if key in self.file else None
+
+    def restore(self, name: str, merged: Bytes, dtype: str) -> Bytes:
+        """The base's bytes of a tensor from its merged bytes; a copy where anything was touched.
+
+        Raises:
+            FormatError: The saved positions do not fit the tensor.
+        """
+        if f"positions.{name}" not in self.file:
+            return merged
+        positions = self.file.bits(f"positions.{name}").view(np.int64)
+        bits = np.frombuffer(merged.tobytes(), bits_dtype(dtype)).copy()
+        saved = self.file.bits(f"bits.{name}")
+        fits = len(saved) == len(positions) and saved.dtype == bits.dtype
+        if not fits or (len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(bits)):
+            raise FormatError(f"{self.file.source}: saved values of {name} do not fit the tensor")
+        bits[positions] = saved
+        return bits.view(np.uint8)
+
+
+def _layout(raw: bytes, name: str) -> ShardLayout:
+    header = parse_header(raw, file_size=None, what=name)
+    return ShardLayout(raw, header.tensors, header.metadata)
+
+
+def open_memory(path: Path) -> Memory:
+    """Open an undo file.
+
+    Raises:
+        FormatError: It is broken.
+    """
+    return Memory(open_checkpoint(path))

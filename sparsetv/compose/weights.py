@@ -1,0 +1,163 @@
+"""Writing merged weights: shards as in the base, tensor by tensor, chunk by chunk."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsetv import atomic
+from sparsetv.arrays import Bytes
+from sparsetv.checkpoint.locate import INDEX_NAME
+from sparsetv.checkpoint.reading import CHUNK_BYTES
+from sparsetv.compose.base import Base, ShardLayout
+from sparsetv.compose.combine import Patch
+from sparsetv.dtypes import SIZES, bits_dtype
+from sparsetv.task_vector import Extra, SparseTaskVector
+from sparsetv.wire.header import Entry, Stored, encode_header
+
+Patches = Callable[[str], Patch | None]
+"""Gives what changes in a base tensor; None where nothing does."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One tensor of a written shard: its name, dtype, shape and where its bytes come from, in order.
+
+    Attributes:
+        base: Base tensor that comes first, patched; empty for none.
+        extra: Bytes that follow.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    base: str = ""
+    extra: Bytes | None = None
+
+
+def plan_as_base(shard: ShardLayout) -> list[Piece]:
+    """The tensors of a shard as they are in the base."""
+    return [Piece(name, entry.dtype, entry.shape, base=name) for name, entry in shard.tensors.items()]
+
+
+def plan_as_task(base: Base, task: SparseTaskVector) -> dict[str, list[Piece]]:
+    """Shards that hold the fine-tune's tensors under the fine-tune's names.
+
+    Base tensors that the fine-tune lacks are left out, added rows are appended, what the base lacks goes into the last
+    shard.
+    """
+    rows = {extra.source: extra for extra in task.extras.values() if extra.kind == "rows"}
+    missing = set(task.finetuned.missing)
+    plans: dict[str, list[Piece]] = {}
+    for shard_name, shard in base.shards.items():
+        kept = [(name, entry) for name, entry in shard.tensors.items() if name not in missing]
+        plans[shard_name] = [_renamed(task, name, entry, rows.get(name)) for name, entry in kept]
+    placed = {piece.name for pieces in plans.values() for piece in pieces}
+    last = plans[max(plans)]
+    last += [_added(base, task, name, extra) for name, extra in sorted(task.extras.items()) if name not in placed]
+    return {name: sorted(pieces, key=lambda piece: -SIZES[piece.dtype]) for name, pieces in plans.items()}
+
+
+def _renamed(task: SparseTaskVector, name: str, entry: Entry, rows: Extra | None) -> Piece:
+    target = task.finetuned.rename(name)
+    override = task.extras.get(target)
+    if override is not None and override.kind == "tensor":
+        return Piece(target, override.dtype, override.shape, extra=override.data)
+    if rows is not None:
+        shape = (entry.shape[0] + rows.shape[0], *entry.shape[1:])
+        data = _cast_rows(rows, entry.dtype)
+        return Piece(target, entry.dtype, shape, base=name, extra=data)
+    return Piece(target, entry.dtype, entry.shape, base=name)
+
+
+def _cast_rows(rows: Extra, dtype: str) -> Bytes:
+    from sparsetv.dtypes import cast  # noqa: PLC0415
+
+    bits = np.frombuffer(rows.data.tobytes(), bits_dtype(rows.dtype))
+    return cast(bits, rows.dtype, dtype).view(np.uint8)
+
+
+def _added(base: Base, task: SparseTaskVector, name: str, extra: Extra) -> Piece:
+    if extra.kind == "alias":
+        source = next(item for item in base.entries if task.finetuned.rename(item) == extra.source)
+        entry = base.entries[source]
+        return Piece(name, entry.dtype, entry.shape, base=source)
+    return Piece(name, extra.dtype, extra.shape, extra=extra.data)
+
+
+def write_shards(
+    directory: Path, base: Base, plans: Mapping[str, list[Piece]], patches: Patches, progress: Progress | None
+) -> None:
+    """Write every shard, and the index where the base has several.
+
+    A shard whose tensors are those of the base keeps the base's header, byte for byte.
+    """
+    for shard_name, pieces in plans.items():
+        layout = base.shards[shard_name]
+        parts = _parts(base, layout, pieces, patches)
+        path = directory / shard_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_new_file(path, _counted(parts, progress))
+    if len(plans) > 1 or "model.safetensors" not in plans:
+        _write_index(directory, plans)
+
+
+def _write_index(directory: Path, plans: Mapping[str, list[Piece]]) -> None:
+    if set(plans) == {"model.safetensors"}:
+        return
+    total = sum(_size(piece) for pieces in plans.values() for piece in pieces)
+    weight_map = {piece.name: shard for shard, pieces in plans.items() for piece in pieces}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    atomic.write_new_file(directory / INDEX_NAME, [(json.dumps(index, indent=2) + "\n").encode()])
+
+
+def _size(piece: Piece) -> int:
+    return SIZES[piece.dtype] * int(np.prod(piece.shape, dtype=np.int64))
+
+
+def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patches) -> Iterator[bytes | Bytes]:
+    unchanged = [(piece.name, piece.dtype, piece.shape) for piece in pieces if piece.extra is None]
+    as_base = [(name, entry.dtype, entry.shape) for name, entry in layout.tensors.items()]
+    if unchanged == as_base and len(pieces) == len(as_base):
+        yield layout.header_bytes
+    else:
+        yield _header(pieces, dict(layout.metadata) or {"format": "pt"})
+    for piece in pieces:
+        if piece.base:
+            yield from _patched(base.raw(piece.base), piece.dtype, patches(piece.base))
+        if piece.extra is not None:
+            yield piece.extra
+
+
+def _header(pieces: list[Piece], metadata: dict[str, str]) -> bytes:
+    stored, start = [], 0
+    for piece in pieces:
+        stored.append(Stored(piece.name, piece.dtype, piece.shape, start, start + _size(piece)))
+        start += _size(piece)
+    return encode_header(stored, metadata)
+
+
+def _patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
+    """The bytes of a tensor with a patch applied, chunk by chunk."""
+    if patch is None:
+        yield raw
+        return
+    width = SIZES[dtype]
+    step = CHUNK_BYTES // width
+    bounds = np.searchsorted(patch.positions, np.arange(0, len(raw) // width + step, step))
+    for number, start in enumerate(range(0, len(raw) // width, step)):
+        chunk = np.frombuffer(bytearray(raw[start * width : (start + step) * width]), bits_dtype(dtype))
+        first, last = bounds[number], bounds[number + 1]
+        chunk[patch.positions[first:last] - start] = patch.after[first:last]
+        yield chunk.view(np.uint8)
+
+
+def _counted(parts: Iterator[bytes | Bytes], progress: Progress | None) -> Iterator[bytes | Bytes]:
+    for part in parts:
+        yield part
+        if progress is not None:
+            progress(len(part))

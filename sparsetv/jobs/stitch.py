@@ -1,0 +1,192 @@
+"""Jobs two and three: tasks onto a base, and tasks added to or removed from what was stitched."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sparsetv.calibrate.scales import resolve_scale
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.compose.base import base_of
+from sparsetv.compose.directory import open_stitched
+from sparsetv.compose.files import other_files
+from sparsetv.compose.record import ROOM, Record, is_stitched
+from sparsetv.compose.rules import find_rule
+from sparsetv.compose.stitch import Active, mix
+from sparsetv.compose.stitch import stitch as write_stitched
+from sparsetv.errors import BusyError, NotFoundError, OutputError, UsageError
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.taskfile import read_task
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StitchOptions:
+    """How tasks combine.
+
+    Attributes:
+        rule: `mean`, `sum` or `ties`.
+        scale: `auto`, `none`, `l2`, `graft`, `match` or a number.
+        weights: Weight per task name; 1 where absent.
+    """
+
+    rule: str = "mean"
+    scale: str | float = "auto"
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+def stitch(
+    base: str | Path,
+    tasks: Sequence[str | Path | SparseTaskVector],
+    output: str | Path,
+    *,
+    options: StitchOptions | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Stitch tasks onto a base and write an ordinary checkpoint directory.
+
+    Args:
+        base: Directory, `.safetensors` file or hub id.
+        tasks: Task files, or tasks in memory.
+        output: Directory to write; it must not exist, be empty, or have been written by `stitch`.
+        options: How tasks combine.
+        progress: Reports bytes written.
+
+    Raises:
+        BaseMismatchError: A task belongs to another base.
+        OutputError: The output cannot or must not be written; nothing is written.
+    """
+    chosen = options or StitchOptions()
+    find_rule(chosen.rule)
+    target = Path(output)
+    checkpoint = open_checkpoint(base)
+    _check_output(target, checkpoint.location.directory)
+    if checkpoint.location.directory is not None and is_stitched(checkpoint.location.directory):
+        raise UsageError(f"{base}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
+    loaded = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
+    view = base_of(checkpoint, other_files(checkpoint.location.directory))
+    with _locked(target):
+        return write_stitched(
+            view,
+            mix(_activate(loaded, chosen.weights, chosen.scale), rule=chosen.rule, scale=chosen.scale),
+            target,
+            progress=_reporter(progress, checkpoint.total_bytes),
+        )
+
+
+def add(
+    directory: str | Path,
+    tasks: Sequence[str | Path | SparseTaskVector],
+    *,
+    weights: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Add tasks to a stitched directory; a task of a name that is there is replaced. Atomic: the old or the new one.
+
+    The result is bit-identical to a fresh stitch of the live set.
+
+    Raises:
+        NotFoundError: `stitch` did not write the directory.
+        BaseMismatchError: A task belongs to another base.
+    """
+    new = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
+    return _change(Path(directory), new, [], weights or {}, progress)
+
+
+def remove(directory: str | Path, names: Sequence[str], *, progress: Progress | None = None) -> Record:
+    """Remove tasks from a stitched directory; removing all gives the base's bits. Atomic: the old or the new one.
+
+    Raises:
+        NotFoundError: `stitch` did not write the directory, or it has no task of a name.
+    """
+    return _change(Path(directory), [], names, {}, progress)
+
+
+def _change(
+    path: Path,
+    new: Sequence[SparseTaskVector],
+    gone: Sequence[str],
+    weights: Mapping[str, float],
+    progress: Progress | None,
+) -> Record:
+    with _locked(path):
+        stitched = open_stitched(path)
+        record = stitched.record
+        present = [member.name for member in record.members]
+        for name in gone:
+            if name not in present:
+                raise NotFoundError(f"{path}: has no task {name!r}; it has {', '.join(present) or 'none'}")
+        out = {*gone, *(task.name for task in new)}
+        stay = [member for member in record.members if member.name not in out]
+        live = [*(stitched.task(member) for member in stay), *new]
+        known = {member.name: member.weight for member in record.members}
+        chosen = _activate(live, {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}, record.scale)
+        return write_stitched(
+            stitched.base(),
+            mix(chosen, rule=record.rule, scale=record.scale),
+            path,
+            progress=_reporter(progress, stitched.merged.total_bytes),
+        )
+
+
+def _activate(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float) -> list[Active]:
+    unknown = sorted(set(weights) - {task.name for task in tasks})
+    if unknown:
+        raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
+    active = []
+    for task in tasks:
+        policy, number = resolve_scale(task, scale, company=len(tasks))
+        active.append(Active(task, float(weights.get(task.name, 1.0)), policy, number))
+    return active
+
+
+def _check_output(target: Path, base: Path | None) -> None:
+    if base is not None and target.exists() and target.resolve() == base.resolve():
+        raise OutputError(f"{target}: is the base itself; choose another output directory")
+    if base is not None and target.resolve().is_relative_to(base.resolve()):
+        raise OutputError(f"{target}: lies inside the base; choose another output directory")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise OutputError(f"{target}: is a file; name a directory")
+    if any(target.iterdir()) and not is_stitched(target):
+        raise OutputError(f"{target}: holds files that sparsetv did not write; name a new directory")
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the lock of a directory, or fail at once.
+
+    Raises:
+        BusyError: Another process holds it.
+    """
+    resolved = target.resolve()
+    if not resolved.parent.is_dir():
+        raise OutputError(f"{target}: directory {resolved.parent} does not exist; create it first")
+    lock = FileLock(resolved.parent / f".{resolved.name}.{ROOM}-lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(f"{target}: another process is changing it; try again when it is done") from None
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be locked ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _reporter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("stitch", min(done, total), total)
+
+    return report
