@@ -128,7 +128,7 @@ def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patche
         yield _header(pieces, dict(layout.metadata) or {"format": "pt"})
     for piece in pieces:
         if piece.base:
-            yield from _patched(base.raw(piece.base), piece.dtype, patches(piece.base))
+            yield from patched(base.raw(piece.base), piece.dtype, patches(piece.base))
         if piece.extra is not None:
             yield piece.extra
 
@@ -141,7 +141,7 @@ def _header(pieces: list[Piece], metadata: dict[str, str]) -> bytes:
     return encode_header(stored, metadata)
 
 
-def _patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
+def patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
     """The bytes of a tensor with a patch applied, chunk by chunk."""
     if patch is None:
         yield raw

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
@@ -39,7 +39,7 @@ class PackOptions:
     """
 
     density: float = 0.01
-    scope: Scope = Scope()
+    scope: Scope = field(default_factory=Scope)
     allocation: str = "global"
     values: str = "exact"
     prefix: tuple[str, str] | None = None
