@@ -42,6 +42,14 @@ def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     return size
 
 
+def check_writable(path: Path | str) -> None:
+    """Raise OutputError at once where `write_file` could only fail later."""
+    target = Path(os.path.realpath(path))
+    _check_target(target)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: directory {target.parent} is not writable")
+
+
 def write_new_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     """Create a file that does not exist, write and sync it; returns its size in bytes."""
     size = 0

@@ -25,15 +25,11 @@ class Stitched:
 
     def base(self) -> Base:
         """The base, restored bit for bit from merged weights and saved values."""
-        layouts = self.memory.layouts()
-        entries = {name: entry for shard in layouts.values() for name, entry in shard.tensors.items()}
+        merged = self.merged_base()
+        dtypes = {name: entry.dtype for name, entry in merged.entries.items()}
 
         def raw(name: str) -> Bytes:
-            whole = self.memory.dropped(name)
-            if whole is not None:
-                return whole
-            merged = self.merged.raw(self._merged_name(name))[: entries[name].stop - entries[name].start]
-            return self.memory.restore(name, merged, entries[name].dtype)
+            return self.memory.restore(name, merged.raw(name), dtypes[name])
 
         files = other_files(self.path)
         for name in self.record.added:
@@ -41,7 +37,20 @@ class Stitched:
         for name in self.record.replaced:
             files[name] = self.path / ROOM / "files" / name
         record = self.record
-        return Base(record.base, layouts, raw, files, record.repo, record.commit)
+        return Base(record.base, merged.shards, raw, files, record.repo, record.commit)
+
+    def merged_base(self) -> Base:
+        """The merged weights under base names; what they lack of the base is the base's."""
+        layouts = self.memory.layouts()
+        entries = {name: entry for shard in layouts.values() for name, entry in shard.tensors.items()}
+
+        def raw(name: str) -> Bytes:
+            whole = self.memory.dropped(name)
+            if whole is not None:
+                return whole
+            return self.merged.raw(self._merged_name(name))[: entries[name].stop - entries[name].start]
+
+        return Base(str(self.path), layouts, raw, {})
 
     def _merged_name(self, name: str) -> str:
         old, new = self.record.prefix

@@ -9,7 +9,7 @@ from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import WEIGHT_DTYPES
-from sparsetv.errors import CheckpointError, FormatError, UsageError
+from sparsetv.errors import CheckpointError, FormatError, ProbeError, UsageError
 from sparsetv.fingerprint import Fingerprint, TensorIdentity, fingerprint
 from sparsetv.localize.magnitude import Localized, magnitude
 from sparsetv.localize.scope import Scope
@@ -70,6 +70,47 @@ def pack(
         raise UsageError(f"unknown values {chosen.values!r}; known are {', '.join(VALUES)}")
     vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
     return pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
+
+
+def pack_files(
+    base: str | Path,
+    finetuned: str | Path,
+    *,
+    name: str | None = None,
+    options: PackOptions | None = None,
+    probe: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> SparseTaskVector:
+    """Pack a fine-tune and, where its models can be run, find its scale.
+
+    Args:
+        base, finetuned, name, options, progress: As for `pack`.
+        probe: Whether to run the models; None for wherever they can be built and run and the fine-tune has at most
+            4 GiB.
+        seed: Seed of the probe's inputs.
+        note: Told why a probe that was not insisted on is left out.
+
+    Raises:
+        ProbeError: A probe was insisted on and cannot be made.
+    """
+    from sparsetv.jobs.probe import AUTO_BYTES, add_probe  # noqa: PLC0415
+
+    task = pack(base, finetuned, name=name, options=options, progress=progress)
+    if probe is False:
+        return task
+    opened = open_checkpoint(base), open_checkpoint(finetuned)
+    try:
+        if probe is None and opened[1].total_bytes > AUTO_BYTES:
+            raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
+        return add_probe(task, *opened, seed=seed, progress=progress)
+    except ProbeError as error:
+        if probe:
+            raise
+        if note is not None:
+            note(f"no probe, so no match scale: {error}")
+        return task
 
 
 def default_name(finetuned: str | Path) -> str:

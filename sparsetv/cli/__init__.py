@@ -1,0 +1,59 @@
+"""The command line: parse, call one public function, print. Imports nothing heavy until a command runs."""
+
+import os
+import sys
+
+import click
+
+from sparsetv import __version__
+from sparsetv.cli.demo import demo
+from sparsetv.cli.directory import add, remove, tasks
+from sparsetv.cli.evaluate import evaluate
+from sparsetv.cli.inspect import inspect
+from sparsetv.cli.pack import pack
+from sparsetv.cli.stitch import stitch
+from sparsetv.cli.verify import verify
+from sparsetv.errors import SparseTVError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sparsetv")
+def group() -> None:
+    """Store fine-tuned models as small, exact, checked sparse task vectors.
+
+    \b
+    sparsetv pack BASE FINETUNED -o task.stv      a fine-tune becomes one small file
+    sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
+    sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
+
+    Exit codes: 0 ok, 1 error, 2 usage, 3 invalid file, 4 wrong base, 5 not found, 6 busy, 7 over a limit.
+    """
+
+
+for command in (pack, inspect, verify, stitch, add, remove, tasks, evaluate, demo):
+    group.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; known errors become one line on stderr and their exit code."""
+    try:
+        group.main(standalone_mode=False)
+    except SparseTVError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'input'}: {error.strerror or error}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"sparsetv: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,45 @@
+"""`sparsetv add`, `sparsetv remove`, `sparsetv tasks`."""
+
+import click
+
+from sparsetv.cli.output import parse_weights, progress_bars
+from sparsetv.cli.stitch import report
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.argument("task_files", nargs=-1, required=True, metavar="TASK.stv...")
+@click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def add(directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> None:
+    """Add tasks to a stitched directory; one of the same name is replaced."""
+    from sparsetv.jobs.stitch import add as run
+
+    with progress_bars() as progress:
+        record = run(directory, task_files, weights=parse_weights(weights), progress=progress)
+    report(directory, record, as_json=as_json)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def remove(directory: str, names: tuple[str, ...], as_json: bool) -> None:
+    """Remove tasks from a stitched directory; what they changed is the base's bits again."""
+    from sparsetv.jobs.stitch import remove as run
+
+    with progress_bars() as progress:
+        record = run(directory, names, progress=progress)
+    report(directory, record, as_json=as_json)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def tasks(directory: str, as_json: bool) -> None:
+    """List the tasks on a stitched directory."""
+    from pathlib import Path
+
+    from sparsetv.compose.record import read_record
+
+    report(directory, read_record(Path(directory)), as_json=as_json)

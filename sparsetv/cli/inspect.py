@@ -1,0 +1,72 @@
+"""`sparsetv inspect`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sparsetv.cli.output import human_bytes, print_json
+
+if TYPE_CHECKING:
+    from sparsetv.jobs.inspect import Summary
+
+
+@click.command()
+@click.argument("task", metavar="TASK.stv")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(task: str, as_json: bool) -> None:
+    """Show what a task file holds and where its bytes went."""
+    from sparsetv.jobs.inspect import inspect as summarise
+
+    summary = summarise(task)
+    if as_json:
+        print_json(summary)
+        return
+    _print_head(summary)
+    _print_tensors(summary)
+
+
+def _print_head(summary: "Summary") -> None:
+    recipe, split, base = summary.recipe, summary.sizes, summary.base
+    click.echo(f"task        {summary.name}")
+    click.echo(f"digest      {summary.digest}")
+    origin = f"{base['repo']}@{base['commit']}, " if base["repo"] else ""
+    click.echo(f"base        {origin}{base['tensors']} tensors, digest {base['digest'][:16]}…")
+    click.echo(
+        f"kept        {summary.kept_entries:,} of {summary.scope_entries:,} entries, density {summary.density:.6g}, "
+        f"{recipe['localizer']}, {recipe['allocation']} threshold, scope {_scope(recipe)}, values {recipe['values']}"
+    )
+    click.echo(
+        f"file        {human_bytes(split.file)}: positions {split.positions:,}, values {split.values:,}, "
+        f"extras {split.extras:,}, probe {split.probe:,}, manifest and header {split.framing:,} bytes"
+    )
+    bits = summary.bits
+    click.echo(
+        f"per entry   {sum(bits.values()):.2f} bits: positions {bits['positions']:.2f}, values {bits['values']:.2f}, "
+        f"rest {bits['rest']:.2f}"
+    )
+    scope, checkpoint = 100 * split.core / summary.scope_bytes, 100 * split.file / summary.checkpoint_bytes
+    click.echo(f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint")
+    click.echo(f"scale       {'no probe; l2 applies' if summary.scale is None else f'{summary.scale:g} (match)'}")
+    for extra in summary.extras:
+        click.echo(f"carried     {extra['name']} ({extra['kind']}, {extra['dtype']}, {list(extra['shape'])})")
+    if summary.files:
+        click.echo(f"files       {', '.join(summary.files)}")
+    for name, share in summary.outside:
+        click.echo(f"left out    {name}: changed outside the scope, {share:.2%} of the task vector's energy")
+
+
+def _scope(recipe: dict[str, object]) -> str:
+    from sparsetv.localize.scope import Scope
+
+    include, exclude = recipe["include"], recipe["exclude"]
+    return Scope(str(recipe["preset"]), tuple(map(str, include)), tuple(map(str, exclude))).describe()  # type: ignore[call-overload]
+
+
+def _print_tensors(summary: "Summary") -> None:
+    width = max((len(tensor.name) for tensor in summary.tensors), default=6)
+    click.echo(f"\n{'tensor':{width}}  dtype  {'kept':>10}  {'density':>9}  {'L2':>9}  shape")
+    for tensor in summary.tensors:
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        click.echo(
+            f"{tensor.name:{width}}  {tensor.dtype:5}  {tensor.nnz:>10,}  {tensor.density:>9.5f}  {tensor.l2:>9.4g}  {shape}"
+        )

@@ -1,0 +1,64 @@
+"""How commands speak: data on stdout, messages and progress on stderr."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import click
+
+Progress = Callable[[str, int, int], None]
+
+
+def message(text: str) -> None:
+    """A line for the person at the terminal."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """A value, or a dataclass, as indented JSON on stdout."""
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False, default=list))
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """A function `(what, done, total)` that draws bars on stderr, after a second and only on a terminal."""
+    from tqdm import tqdm
+
+    bars: dict[str, Any] = {}
+
+    def update(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            bars[what] = tqdm(total=total, desc=what, unit="", unit_scale=True, delay=1, disable=None, leave=False)
+        bars[what].update(done - bars[what].n)
+
+    try:
+        yield update
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+def human_bytes(size: float) -> str:
+    """Bytes with a decimal unit, three digits: 403 kB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.3g} {unit}"
+        size /= 1000
+    raise AssertionError  # the loop returns at GB
+
+
+def parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
+    """`NAME=W` words as a dict."""
+    weights = {}
+    for pair in pairs:
+        name, sign, text = pair.rpartition("=")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            sign = ""
+        if not sign or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint="--weight")
+    return weights

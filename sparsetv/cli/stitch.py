@@ -1,0 +1,51 @@
+"""`sparsetv stitch`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sparsetv.cli.output import parse_weights, print_json, progress_bars
+
+if TYPE_CHECKING:
+    from sparsetv.compose.record import Record
+
+
+@click.command()
+@click.argument("base")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK.stv...")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
+@click.option("--rule", type=click.Choice(["mean", "sum", "ties"]), default="mean", show_default=True,
+              help="What becomes of an entry that several tasks keep.")
+@click.option("--scale", default="auto", show_default=True, metavar="auto|none|l2|graft|match|NUMBER",
+              help="What kept deltas are multiplied by; auto: match for one task, l2 for several.")
+@click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+def stitch(
+    base: str, tasks: tuple[str, ...], output: str, rule: str, scale: str, weights: tuple[str, ...], as_json: bool
+) -> None:
+    """Put tasks onto BASE and write an ordinary checkpoint directory.
+
+    With one task the result is that task's model, head included; with several it is the base's class, and each task's
+    head lies in DIR/sparsetv/heads.
+    """  # fmt: skip
+    from sparsetv.calibrate.scales import parse_scale
+    from sparsetv.jobs.stitch import StitchOptions
+    from sparsetv.jobs.stitch import stitch as run
+
+    options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights))
+    with progress_bars() as progress:
+        record = run(base, tasks, output, options=options, progress=progress)
+    report(output, record, as_json=as_json)
+
+
+def report(directory: str, record: "Record", *, as_json: bool) -> None:
+    """Print what a directory is made of now."""
+    if as_json:
+        print_json(record)
+        return
+    count = len(record.members)
+    state = "the base, bit for bit" if not count else f"{count} task{'s' * (count > 1)}, rule {record.rule}"
+    click.echo(f"{directory}: {state}")
+    for member in record.members:
+        weight = "" if member.weight == 1 else f", weight {member.weight:g}"
+        click.echo(f"  {member.name}: scale {member.scale:.4g} ({member.policy}){weight}, digest {member.digest[:12]}")

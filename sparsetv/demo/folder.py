@@ -1,0 +1,58 @@
+"""Checkpoint directories that say what made them, so that a second run can skip what is there.
+
+A directory takes its final name only when it is complete, and holds `demo.json`: how it was made, and the sha256 of
+its weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sparsetv.atomic import new_directory
+from sparsetv.errors import OutputError
+
+_STAMP = "demo.json"
+_WEIGHTS = "model.safetensors"
+
+
+def ensure(directory: Path, how: Mapping[str, object], *, make: Callable[[Path], None]) -> bool:
+    """Make a checkpoint directory, unless it is there, complete, and was made the same way.
+
+    Args:
+        directory: Where it belongs. One that was made another way, or is damaged, is replaced.
+        how: JSON values that determine the weights.
+        make: Writes the checkpoint into an empty directory.
+
+    Returns:
+        True if it was made, False if it was there.
+
+    Raises:
+        OutputError: Something is at `directory` that the demo did not write, or it cannot be written.
+    """
+    if directory.exists() and not (directory / _STAMP).is_file():
+        raise OutputError(
+            f"cannot write {directory}: it exists, and holds no {_STAMP} that would show it to be the "
+            "demo's; choose another directory"
+        )
+    if directory.exists() and _is_complete(directory, how):
+        return False
+    with new_directory(directory) as temporary:
+        make(temporary)
+        (temporary / _STAMP).write_text(_stamp(temporary, how), encoding="utf-8")
+    return True
+
+
+def weights_digest(directory: Path) -> str:
+    """The sha256 of a checkpoint's weights file, in hexadecimal."""
+    return hashlib.sha256((directory / _WEIGHTS).read_bytes()).hexdigest()
+
+
+def _is_complete(directory: Path, how: Mapping[str, object]) -> bool:
+    if not all((directory / name).is_file() for name in (_WEIGHTS, "config.json")):
+        return False
+    return (directory / _STAMP).read_bytes() == _stamp(directory, how).encode()
+
+
+def _stamp(directory: Path, how: Mapping[str, object]) -> str:
+    return json.dumps({**how, "weights_sha256": weights_digest(directory)}, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""Accuracy of a model on a task's data."""

@@ -1,0 +1,137 @@
+"""How good a base, a fine-tune or a stitched directory is on a task's data."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.compose.base import Base, base_of
+from sparsetv.compose.directory import open_stitched
+from sparsetv.compose.record import is_stitched
+from sparsetv.errors import NotFoundError, ProbeError, UsageError
+from sparsetv.jobs.probe import task_model
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.taskfile import read_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparsetv.evaluate.classify import Accuracy
+
+
+def evaluate(
+    source: str | Path,
+    data: str | Path,
+    *,
+    task: str | Path | None = None,
+    max_length: int = 128,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> "Accuracy":
+    """Accuracy of a sequence classifier on JSON lines.
+
+    Args:
+        source: A checkpoint directory, stitched or not.
+        data: JSON lines with `text` (or `text_a` and `text_b`) and `label`.
+        task: Whose head to use: the name of a task on a stitched directory, or a task file. Needed where the
+            checkpoint itself is no classifier.
+        max_length: Longer inputs are cut to so many tokens.
+        progress: Reports examples done.
+
+    Raises:
+        ProbeError: The model cannot be built.
+        NotFoundError: Data, directory or task do not exist.
+    """
+    from sparsetv.evaluate.classify import accuracy  # noqa: PLC0415  torch only where a model runs
+    from sparsetv.evaluate.data import read_examples  # noqa: PLC0415
+
+    examples = read_examples(data)
+    model, tokenizer = load(Path(source), task)
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress("evaluate", done, len(examples))
+
+    return accuracy(model, tokenizer, examples, max_length=max_length, progress=report)
+
+
+def load(source: Path, task: str | Path | None) -> "tuple[nn.Module, Any]":
+    """(classifier, tokenizer) of a directory, under a task's head where one is named."""
+    chosen = _find_task(source, task)
+    if chosen is None:
+        return _plain_model(source), _tokenizer(source)
+    return task_model(_weights(source, chosen), chosen, None), _task_tokenizer(source, chosen)
+
+
+def _find_task(source: Path, task: str | Path | None) -> SparseTaskVector | None:
+    if not is_stitched(source):
+        return None if task is None else read_task(task)
+    stitched = open_stitched(source)
+    members = {member.name: member for member in stitched.record.members}
+    if task is None:
+        if len(members) > 1:
+            raise UsageError(f"{source}: holds {', '.join(members)}; name one with --task")
+        return None
+    if str(task) in members:
+        return stitched.task(members[str(task)])
+    if Path(task).is_file():
+        return read_task(task)
+    raise NotFoundError(f"{source}: has no task {str(task)!r}; it has {', '.join(members) or 'none'}")
+
+
+def _weights(source: Path, task: SparseTaskVector) -> Base:
+    """The directory's weights under base names."""
+    checkpoint = open_checkpoint(source)
+    if is_stitched(source):
+        record = open_stitched(source).record
+        if len(record.members) == 1:
+            if record.members[0].name != task.name:
+                raise UsageError(f"{source}: holds the model of {record.members[0].name}, not of {task.name}")
+            return open_stitched(source).merged_base()
+    return base_of(checkpoint, {})
+
+
+def _plain_model(source: Path) -> "nn.Module":
+    import transformers  # noqa: PLC0415
+
+    from sparsetv.models import quiet  # noqa: PLC0415
+
+    open_checkpoint(source)
+    with quiet():
+        try:
+            model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+                source, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise ProbeError(f"{source}: cannot be loaded as a sequence classifier ({error})") from None
+    if info["missing_keys"]:
+        missing = min(info["missing_keys"])
+        raise ProbeError(f"{source}: has no {missing}, so it is no classifier; name a task with --task")
+    model.eval()
+    plain: nn.Module = model
+    return plain
+
+
+def _tokenizer(source: Path) -> Any:
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ProbeError(f"{source}: has no tokenizer ({error})") from None
+
+
+def _task_tokenizer(source: Path, task: SparseTaskVector) -> Any:
+    """The directory's tokenizer with the task's own files over it."""
+    directory = open_checkpoint(source).location.directory
+    with tempfile.TemporaryDirectory() as temporary:
+        room = Path(temporary)
+        for path in (directory or source).iterdir():
+            if path.is_file() and path.suffix in {".json", ".txt", ".model", ".jinja"}:
+                (room / path.name).write_bytes(path.read_bytes())
+        for name, content in task.files.items():
+            (room / name).write_bytes(content)
+        return _tokenizer(room)

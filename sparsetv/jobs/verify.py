@@ -1,0 +1,114 @@
+"""Checking everything about a task file that can be checked with what is at hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
+from sparsetv.compose.base import base_of, check_content, check_structure
+from sparsetv.compose.combine import Part, combine
+from sparsetv.difference import TaskVector, task_vector
+from sparsetv.errors import UsageError, VerifyError
+from sparsetv.fingerprint import digest
+from sparsetv.packing.extras import collect
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.taskfile import read_task
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was checked, and what was found."""
+
+    name: str
+    found: str
+
+
+def verify(
+    path: str | Path, *, base: str | Path | None = None, finetuned: str | Path | None = None
+) -> tuple[Check, ...]:
+    """Verify a task file; returns what was checked, or raises at the first thing that is wrong.
+
+    Args:
+        path: The task file.
+        base: The base, to compare hashes of its tensors.
+        finetuned: The fine-tune, to compare every kept entry and every carried tensor; needs `base`.
+
+    Raises:
+        FormatError: The file is broken.
+        BaseMismatchError: `base` is not the one that the task was packed against.
+        VerifyError: The file does not hold what the fine-tune holds.
+    """
+    if finetuned is not None and base is None:
+        raise UsageError("comparing with the fine-tune needs the base, too; pass --base")
+    task = read_task(path)
+    checks = [
+        Check("container", "header, manifest, hashes and every frame are sound"),
+        Check("content", f"digest {task.digest()}, {task.nnz} of {task.numel} entries kept"),
+    ]
+    if base is not None:
+        checkpoint = open_checkpoint(base)
+        checks.append(_check_base(task, checkpoint))
+        if finetuned is not None:
+            old, _ = task.finetuned.prefix
+            vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=(old, task.finetuned.prefix[1]))
+            checks += [_check_entries(task, vector), _check_extras(task, vector)]
+    return tuple(checks)
+
+
+def _check_base(task: SparseTaskVector, checkpoint: Checkpoint) -> Check:
+    view = base_of(checkpoint, {})
+    check_structure(view, task)
+    identities = {name: checkpoint.identity(name) for name in checkpoint.names}
+    check_content(task, view, identities)
+    if digest(identities.values()) == task.base.digest:
+        return Check("base", f"all {len(identities)} tensors have the recorded hashes")
+    tags = task.base.tag_of()
+    other = next((name for name, item in identities.items() if tags.get(name) != item.sha256[:4].hex()), "a tensor")
+    return Check("base", f"all touched tensors have the recorded hashes; untouched ones differ, first {other}")
+
+
+def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
+    """Kept entries against the fine-tune: equal bits for exact values, equal signs for lossy ones."""
+    worst = 0.0
+    for name, tensor in task.tensors.items():
+        if name not in vector.comparable():
+            raise VerifyError(f"{name}: the fine-tune has no tensor to compare with; is it the one that was packed?")
+        bits = vector.base.bits(name)
+        patch = combine(name, [Part(tensor, 1.0)], rule="mean", dtype=tensor.dtype, base_bits=lambda p, b=bits: b[p])
+        target = vector.target_bits(name, tensor.positions)
+        if task.exact and not np.array_equal(patch.after, target):
+            place = int(tensor.positions[np.flatnonzero(patch.after != target)[0]])
+            raise VerifyError(f"{name}: entry {place} is not the fine-tune's, bit for bit; is it the one that was packed?")
+        if not task.exact:
+            worst = max(worst, _compare_signs(name, tensor.values, _deltas(vector, name, tensor.positions)))
+    if task.exact:
+        return Check("entries", f"all {task.nnz} kept entries give the fine-tune's bits")
+    return Check("entries", f"all {task.nnz} kept entries have the fine-tune's signs; largest error {worst:.3g}")
+
+
+def _deltas(vector: TaskVector, name: str, positions: np.ndarray) -> np.ndarray:
+    from sparsetv.dtypes import to_float32  # noqa: PLC0415
+
+    dtype = vector.base.dtype(name)
+    base = to_float32(vector.base.bits(name)[positions], dtype)
+    return to_float32(vector.target_bits(name, positions), dtype) - base
+
+
+def _compare_signs(name: str, values: np.ndarray, deltas: np.ndarray) -> float:
+    if (np.signbit(values) != np.signbit(deltas)).any():
+        raise VerifyError(f"{name}: a kept entry has the other sign in the fine-tune; is it the one that was packed?")
+    return float(np.abs(values - deltas).max(initial=0.0))
+
+
+def _check_extras(task: SparseTaskVector, vector: TaskVector) -> Check:
+    expected = collect(vector)
+    if expected.keys() != task.extras.keys():
+        odd = min(expected.keys() ^ task.extras.keys())
+        raise VerifyError(f"{odd}: carried by only one of file and fine-tune; is it the one that was packed?")
+    for name, extra in expected.items():
+        if not np.array_equal(extra.data, task.extras[name].data):
+            raise VerifyError(f"{name}: carried tensor differs from the fine-tune's")
+    return Check("extras", f"{len(expected)} carried tensors are the fine-tune's, bit for bit")
+
+
