@@ -56,13 +56,13 @@ def write_new_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         for part in parts:
-            size += _write_all(file.fileno(), memoryview(np.ascontiguousarray(part) if _is_array(part) else part))
+            size += _write_all(file.fileno(), _view(part))
         os.fsync(file.fileno())
     return size
 
 
-def _is_array(part: bytes | Bytes) -> bool:
-    return isinstance(part, np.ndarray)
+def _view(part: bytes | Bytes) -> memoryview:
+    return np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else memoryview(part)
 
 
 def _write_all(descriptor: int, view: memoryview) -> int:

@@ -4,6 +4,8 @@ Everything works on unsigned integers of the element's width, so that no library
 -0.0 on the way, and bf16, which numpy lacks, is no special case for callers.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +22,11 @@ SIZES: dict[str, int] = {
 WEIGHT_DTYPES = ("BF16", "F16", "F32")
 """Dtypes whose entries a task may keep."""
 
-_UNSIGNED = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
+_UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
-def bits_dtype(dtype: str) -> np.dtype[np.unsignedinteger]:
+def bits_dtype(dtype: str) -> np.dtype[Any]:
     """Unsigned little-endian numpy dtype as wide as one element of `dtype`."""
     return _UNSIGNED[SIZES[dtype]]
 
@@ -72,13 +75,15 @@ def ordinals(bits: Bits) -> NDArray[np.int32]:
 
     Reference: formats/codecs/exact.md, clause 3.
     """
-    signed = bits.view(np.int32 if bits.itemsize == 4 else np.int16)
-    largest = np.array(np.iinfo(signed.dtype).max, signed.dtype)
-    return np.where(signed < 0, signed ^ largest, signed).astype(np.int32)
+    return _fold(bits.view(_SIGNED[bits.itemsize])).astype(np.int32)
 
 
 def from_ordinals(ranks: NDArray[np.int32], dtype: str) -> Bits:
     """Inverse of `ordinals`; ranks beyond the dtype's range wrap."""
-    signed = ranks.astype(np.int32 if SIZES[dtype] == 4 else np.int16)
-    largest = np.array(np.iinfo(signed.dtype).max, signed.dtype)
-    return np.where(signed < 0, signed ^ largest, signed).astype(signed.dtype).view(bits_dtype(dtype))
+    return _fold(ranks.astype(_SIGNED[SIZES[dtype]])).view(bits_dtype(dtype))
+
+
+def _fold(signed: NDArray[Any]) -> NDArray[Any]:
+    """Reverse the order of negative numbers: sign-magnitude to two's complement and back; keeps the dtype."""
+    largest = signed.dtype.type(np.iinfo(signed.dtype).max)
+    return np.where(signed < 0, signed ^ largest, signed)

@@ -173,7 +173,7 @@ class SparseTaskVector:
         for name, extra in sorted(self.extras.items()):
             total.text(name, extra.kind, extra.source, extra.dtype)
             total.numbers(len(extra.shape), *extra.shape)
-            total.raw(bytes(32) if extra.kind == "alias" else hashlib.sha256(extra.data).digest())
+            total.raw(bytes(32) if extra.kind == "alias" else hashlib.sha256(extra.data.data).digest())
         total.numbers(len(self.files))
         for name, content in sorted(self.files.items()):
             total.text(name)

@@ -66,7 +66,7 @@ def open_task(path: Path | str, *, limits: Limits | None = None) -> Opened:
         raise FormatError(f"{file}: not a regular file; name a .stv file")
     if file.stat().st_size == 0:
         raise FormatError(f"{file}: empty file; fetch it again")
-    data = memoryview(np.memmap(file, np.uint8, "r"))
+    data = np.memmap(file, np.uint8, "r").data
     return open_bytes(data, what=str(file), limits=limits)
 
 

@@ -112,12 +112,12 @@ def answers(model: nn.Module, setup: Setup) -> Answers:
 def _feeds(setup: Setup) -> list[dict[str, torch.Tensor]]:
     if setup.kind == "pixels":
         images = torch.from_numpy(inputs.pixels(seed=setup.seed, count=setup.count, params=setup.params))
-        return [{"pixel_values": batch} for batch in images.split(_BATCH)]
+        return [{"pixel_values": batch} for batch in torch.split(images, _BATCH)]
     made = inputs.tokens(seed=setup.seed, count=setup.count, params=setup.params)
     ids, mask = torch.from_numpy(made.ids), torch.from_numpy(made.mask)
     return [
         {"input_ids": some, "attention_mask": own}
-        for some, own in zip(ids.split(_BATCH), mask.split(_BATCH), strict=True)
+        for some, own in zip(torch.split(ids, _BATCH), torch.split(mask, _BATCH), strict=True)
     ]
 
 

@@ -103,7 +103,7 @@ class Checkpoint:
         """Hash one tensor; `progress` gets the bytes done."""
         total = hashlib.sha256()
         for chunk in chunked(self.raw(name)):
-            total.update(chunk)
+            total.update(chunk.data)
             if progress is not None:
                 progress(len(chunk))
         return TensorIdentity(name, self.dtype(name), self.shape(name), total.digest())

@@ -6,7 +6,9 @@ from sparsetv.cli.output import message, print_json
 
 
 @click.command()
-@click.option("-o", "--output", metavar="DIR", help="Keep models, task files and picture here.  [default: a temporary directory]")
+@click.option(
+    "-o", "--output", metavar="DIR", help="Keep models, task files and picture here.  [default: a temporary directory]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def demo(output: str | None, as_json: bool) -> None:
     """Run the whole thing on an embedded default: no download, under two minutes.

@@ -45,7 +45,9 @@ def _print_head(summary: "Summary") -> None:
         f"rest {bits['rest']:.2f}"
     )
     scope, checkpoint = 100 * split.core / summary.scope_bytes, 100 * split.file / summary.checkpoint_bytes
-    click.echo(f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint")
+    click.echo(
+        f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint"
+    )
     click.echo(f"scale       {'no probe; l2 applies' if summary.scale is None else f'{summary.scale:g} (match)'}")
     for extra in summary.extras:
         click.echo(f"carried     {extra['name']} ({extra['kind']}, {extra['dtype']}, {list(extra['shape'])})")
@@ -67,6 +69,5 @@ def _print_tensors(summary: "Summary") -> None:
     click.echo(f"\n{'tensor':{width}}  dtype  {'kept':>10}  {'density':>9}  {'L2':>9}  shape")
     for tensor in summary.tensors:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
-        click.echo(
-            f"{tensor.name:{width}}  {tensor.dtype:5}  {tensor.nnz:>10,}  {tensor.density:>9.5f}  {tensor.l2:>9.4g}  {shape}"
-        )
+        numbers = f"{tensor.nnz:>10,}  {tensor.density:>9.5f}  {tensor.l2:>9.4g}"
+        click.echo(f"{tensor.name:{width}}  {tensor.dtype:5}  {numbers}  {shape}")

@@ -17,21 +17,50 @@ if TYPE_CHECKING:
 @click.option("--name", help="Name of the task.  [default: the fine-tune's own name]")
 @click.option("--density", type=float, default=0.01, show_default=True, help="Fraction of the scope's entries to keep.")
 @click.option(
-    "--scope", multiple=True, default=("blocks",), show_default=True, metavar="blocks|body|all|GLOB",
+    "--scope",
+    multiple=True,
+    default=("blocks",),
+    show_default=True,
+    metavar="blocks|body|all|GLOB",
     help="Tensors that may keep entries; repeat for several globs, '!GLOB' excludes.",
 )
-@click.option("--allocation", type=click.Choice(["global", "tensor"]), default="global", show_default=True,
-              help="One threshold for all tensors, or the same density in each.")
-@click.option("--values", type=click.Choice(["exact", "sign"]), default="exact", show_default=True,
-              help="Exact deltas, or one bit per entry.")
-@click.option("--prefix", nargs=2, metavar="FROM TO", help="How base names become the fine-tune's, if the rule cannot tell.")
-@click.option("--probe/--no-probe", default=None,
-              help="Run the models on random inputs to find the scale.  [default: where they can be built and run]")
+@click.option(
+    "--allocation",
+    type=click.Choice(["global", "tensor"]),
+    default="global",
+    show_default=True,
+    help="One threshold for all tensors, or the same density in each.",
+)
+@click.option(
+    "--values",
+    type=click.Choice(["exact", "sign"]),
+    default="exact",
+    show_default=True,
+    help="Exact deltas, or one bit per entry.",
+)
+@click.option(
+    "--prefix", nargs=2, metavar="FROM TO", help="How base names become the fine-tune's, if the rule cannot tell."
+)
+@click.option(
+    "--probe/--no-probe",
+    default=None,
+    help="Run the models on random inputs to find the scale.  [default: where they can be built and run]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the probe's inputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def pack(  # noqa: PLR0913  one parameter per option
-    base: str, finetuned: str, output: str, name: str | None, density: float, scope: tuple[str, ...], allocation: str,
-    values: str, prefix: tuple[str, str] | None, probe: bool | None, seed: int, as_json: bool,
+def pack(  # noqa: PLR0913, PLR0917  one parameter per option
+    base: str,
+    finetuned: str,
+    output: str,
+    name: str | None,
+    density: float,
+    scope: tuple[str, ...],
+    allocation: str,
+    values: str,
+    prefix: tuple[str, str] | None,
+    probe: bool | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Pack FINETUNED against BASE into one small, checked file.
 
@@ -68,7 +97,9 @@ def pack(  # noqa: PLR0913  one parameter per option
 def _report(task: "SparseTaskVector") -> None:
     tuned = task.finetuned
     if tuned.prefix != ("", ""):
-        message(f"names: {tuned.prefix[0] or '(nothing)'} in the base is {tuned.prefix[1] or '(nothing)'} in the fine-tune")
+        message(
+            f"names: {tuned.prefix[0] or '(nothing)'} in the base is {tuned.prefix[1] or '(nothing)'} in the fine-tune"
+        )
     if tuned.dtype:
         message(f"dtype: the fine-tune is {tuned.dtype}; it was cast to the base's")
     if tuned.missing:

@@ -14,10 +14,20 @@ if TYPE_CHECKING:
 @click.argument("base")
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK.stv...")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
-@click.option("--rule", type=click.Choice(["mean", "sum", "ties"]), default="mean", show_default=True,
-              help="What becomes of an entry that several tasks keep.")
-@click.option("--scale", default="auto", show_default=True, metavar="auto|none|l2|graft|match|NUMBER",
-              help="What kept deltas are multiplied by; auto: match for one task, l2 for several.")
+@click.option(
+    "--rule",
+    type=click.Choice(["mean", "sum", "ties"]),
+    default="mean",
+    show_default=True,
+    help="What becomes of an entry that several tasks keep.",
+)
+@click.option(
+    "--scale",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|l2|graft|match|NUMBER",
+    help="What kept deltas are multiplied by; auto: match for one task, l2 for several.",
+)
 @click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def stitch(

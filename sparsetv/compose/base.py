@@ -133,5 +133,5 @@ class Hashing:
 def _identify(base: Base, name: str, entry: Entry) -> TensorIdentity:
     total = hashlib.sha256()
     for chunk in chunked(base.raw(name)):
-        total.update(chunk)
+        total.update(chunk.data)
     return TensorIdentity(name, entry.dtype, entry.shape, total.digest())

@@ -49,7 +49,7 @@ def total(terms: Sequence[Term], size: int) -> Values:
 def mean(terms: Sequence[Term], size: int) -> Combined:
     """Average over the tasks that keep the entry (Localize-and-Stitch, section 3.3)."""
     counts = coverage(terms, size)
-    return total(terms, size) / np.maximum(counts, 1).astype(np.float32), counts > 0
+    return _divide(total(terms, size), counts), counts > 0
 
 
 def add(terms: Sequence[Term], size: int) -> Combined:
@@ -70,7 +70,11 @@ def ties(terms: Sequence[Term], size: int) -> Combined:
         agree = np.sign(term.deltas) == elected[term.where]
         sums[term.where[agree]] += term.deltas[agree]
         counts[term.where[agree]] += 1
-    return sums / np.maximum(counts, 1).astype(np.float32), elected != 0
+    return _divide(sums, counts), elected != 0
+
+
+def _divide(sums: Values, counts: NDArray[np.int32]) -> Values:
+    return np.divide(sums, np.maximum(counts, 1), dtype=np.float32, casting="unsafe")
 
 
 RULES: dict[str, Callable[[Sequence[Term], int], Combined]] = {"mean": mean, "sum": add, "ties": ties}

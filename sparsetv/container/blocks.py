@@ -1,6 +1,6 @@
 """Cutting a task into blocks, and coding one block (SPEC 4)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -111,7 +111,7 @@ def _join(parts: list[Corrections], counts: list[int]) -> Corrections:
     return Corrections(index, np.concatenate([part.amount for part in parts]))
 
 
-def _stream(codec: str, raw: list[Bytes], parameters: dict[str, object]) -> tuple[Stream, bytes]:
+def _stream(codec: str, raw: list[Bytes], parameters: Mapping[str, object]) -> tuple[Stream, bytes]:
     frames = [compress(stream) for stream in raw]
     return Stream(codec, tuple(map(len, frames)), parameters), b"".join(frames)
 

@@ -15,7 +15,7 @@ def compress(raw: bytes | Bytes) -> bytes:
 
     Small inputs take the smaller of level 1 (Huffman only, best on dense gaps) and level 19.
     """
-    data = memoryview(np.ascontiguousarray(raw)) if isinstance(raw, np.ndarray) else memoryview(raw)
+    data = np.ascontiguousarray(raw).data if isinstance(raw, np.ndarray) else memoryview(raw)
     if not data.nbytes:
         return b""
     levels = (1, 19) if data.nbytes <= _SMALL else (1,)

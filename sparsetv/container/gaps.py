@@ -75,7 +75,8 @@ def unpack_bits(packed: Bytes, *, count: int, width: int, what: str) -> NDArray[
     if bits[count * width :].any():
         raise FormatError(f"{what}: padding bits are not zero")
     matrix = bits[: count * width].reshape(count, width).astype(np.int64)
-    return (matrix << np.arange(width)).sum(axis=1)
+    numbers: NDArray[np.int64] = (matrix << np.arange(width)).sum(axis=1)
+    return numbers
 
 
 def packed_size(*, count: int, width: int) -> int:

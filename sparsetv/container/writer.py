@@ -61,7 +61,7 @@ def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = N
             if progress is not None:
                 progress(result.block.nnz)
     files = compress(b"".join(content for _, content in sorted(task.files.items())))
-    payload = {
+    payload: dict[str, bytes | Bytes] = {
         layout.POSITIONS: b"".join(item.positions for item in coded),
         layout.VALUES: b"".join(item.values for item in coded),
         layout.FILES: files,
@@ -89,7 +89,8 @@ def _assemble(
     ]
     payload_hash = hashlib.sha256()
     for name in order:
-        payload_hash.update(payload[name])
+        part = payload[name]
+        payload_hash.update(part.data if isinstance(part, np.ndarray) else part)
     manifest = _manifest(task, coded, payload_sha256=payload_hash.hexdigest())
     text = canonical.dumps(to_json(manifest))
     if len(text) > MANIFEST_BYTES:

@@ -9,7 +9,7 @@ from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.stitch import Active, Patcher, mix
 from sparsetv.compose.undo import Undo
-from sparsetv.compose.weights import Piece, Patches, patched, plan_as_task
+from sparsetv.compose.weights import Patches, Piece, patched, plan_as_task
 from sparsetv.errors import ProbeError
 from sparsetv.task_vector import Probe, SparseTaskVector
 
@@ -114,7 +114,7 @@ def _frame(checkpoint: Checkpoint) -> tuple[int, int]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory)
-    except Exception:  # noqa: BLE001  framing is a nicety: without it the scale hardly moves
+    except Exception:
         return -1, -1
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id)
     return (-1, -1) if None in ids else ids

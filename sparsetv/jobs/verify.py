@@ -75,11 +75,13 @@ def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
         if name not in vector.comparable():
             raise VerifyError(f"{name}: the fine-tune has no tensor to compare with; is it the one that was packed?")
         bits = vector.base.bits(name)
-        patch = combine(name, [Part(tensor, 1.0)], rule="mean", dtype=tensor.dtype, base_bits=lambda p, b=bits: b[p])
+        patch = combine(name, [Part(tensor, 1.0)], rule="mean", dtype=tensor.dtype, base_bits=bits.__getitem__)
         target = vector.target_bits(name, tensor.positions)
         if task.exact and not np.array_equal(patch.after, target):
             place = int(tensor.positions[np.flatnonzero(patch.after != target)[0]])
-            raise VerifyError(f"{name}: entry {place} is not the fine-tune's, bit for bit; is it the one that was packed?")
+            raise VerifyError(
+                f"{name}: entry {place} is not the fine-tune's, bit for bit; is it the one that was packed?"
+            )
         if not task.exact:
             worst = max(worst, _compare_signs(name, tensor.values, _deltas(vector, name, tensor.positions)))
     if task.exact:
@@ -110,5 +112,3 @@ def _check_extras(task: SparseTaskVector, vector: TaskVector) -> Check:
         if not np.array_equal(extra.data, task.extras[name].data):
             raise VerifyError(f"{name}: carried tensor differs from the fine-tune's")
     return Check("extras", f"{len(expected)} carried tensors are the fine-tune's, bit for bit")
-
-
