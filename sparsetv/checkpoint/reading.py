@@ -91,7 +91,7 @@ class Checkpoint:
     def bits(self, name: str) -> Bits:
         """Bit patterns of a tensor, shape (numel,), mapped where the file aligns them and copied where not."""
         raw, dtype = self.raw(name), bits_dtype(self.dtype(name))
-        aligned = raw.ctypes.data % dtype.itemsize == 0
+        aligned = raw.__array_interface__["data"][0] % dtype.itemsize == 0
         return raw.view(dtype) if aligned else np.frombuffer(raw.tobytes(), dtype)
 
     @property

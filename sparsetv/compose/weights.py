@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def write_shards(
     """
     for shard_name, pieces in plans.items():
         layout = base.shards[shard_name]
-        parts = _parts(base, layout, pieces, patches)
+        parts = _ahead(_parts(base, layout, pieces, patches))
         path = directory / shard_name
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_new_file(path, _counted(parts, progress))
@@ -154,6 +155,15 @@ def patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
         first, last = bounds[number], bounds[number + 1]
         chunk[patch.positions[first:last] - start] = patch.after[first:last]
         yield chunk.view(np.uint8)
+
+
+def _ahead(parts: Iterator[bytes | Bytes]) -> Iterator[bytes | Bytes]:
+    """The same parts, each made in a thread while the one before is written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = pool.submit(next, parts, None)
+            yield part
 
 
 def _counted(parts: Iterator[bytes | Bytes], progress: Progress | None) -> Iterator[bytes | Bytes]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from sparsetv.arrays import Positions, Values
 from sparsetv.difference import Chunk, TaskVector
 from sparsetv.errors import DensityError, NonFiniteError, UsageError
-from sparsetv.localize.norms import NormSum, partial_sums
+from sparsetv.norms import NormSum, partial_sums
 from sparsetv.localize.topk import LargestK
 from sparsetv.masks import Mask
 from sparsetv.task_vector import Norms
 
 _THREADS = 2
-_SAMPLED = 1024
+_SAMPLED = 4096
 _MARGIN = 1.15
 _INFINITY = np.uint32(0x7F80_0000)
 _MAGNITUDE = np.uint32(0x7FFF_FFFF)
@@ -169,7 +169,7 @@ def _scan(
             sums[index].add(seen.sums)
             best.offer(seen.where + (starts[index] + seen.chunk.start), seen.bits)
             if progress is not None:
-                progress(seen.chunk.stop - seen.chunk.start)
+                progress(len(seen.chunk))
     return best.result(), sums
 
 
