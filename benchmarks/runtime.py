@@ -56,7 +56,9 @@ def generate(room: Path) -> tuple[Path, Path]:
     if (finetuned / "model.safetensors").exists():
         return base, finetuned
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(np.prod(shape), np.float32) * np.float32(0.04) for name, shape in shapes().items()}
+    weights = {
+        name: rng.standard_normal(np.prod(shape), np.float32) * np.float32(0.04) for name, shape in shapes().items()
+    }
     for directory, change in ((base, 0.0), (finetuned, 1e-3)):
         directory.mkdir(parents=True)
         tensors = {n: w + np.float32(change) * rng.standard_normal(len(w), np.float32) for n, w in weights.items()}

@@ -1,3 +1,75 @@
-"""Store fine-tuned models as small, exact, checked sparse task vectors, and stitch them onto the base."""
+"""Store fine-tuned models as small, exact, checked sparse task vectors, and stitch them onto the base.
+
+    >>> import sparsetv
+    >>> sorted(sparsetv.__all__)[:3]
+    ['FormatError', 'PackOptions', 'Scope']
+
+Names are imported when they are first used, so that `import sparsetv` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "PackOptions": "sparsetv.jobs.pack",
+    "pack": "sparsetv.jobs.pack",
+    "pack_files": "sparsetv.jobs.pack",
+    "StitchOptions": "sparsetv.jobs.stitch",
+    "stitch": "sparsetv.jobs.stitch",
+    "add": "sparsetv.jobs.stitch",
+    "remove": "sparsetv.jobs.stitch",
+    "inspect": "sparsetv.jobs.inspect",
+    "verify": "sparsetv.jobs.verify",
+    "evaluate": "sparsetv.jobs.evaluate",
+    "read_task": "sparsetv.taskfile",
+    "write_task": "sparsetv.taskfile",
+    "Scope": "sparsetv.localize.scope",
+    "SparseTaskVector": "sparsetv.task_vector",
+    "SparseTensor": "sparsetv.csr",
+    "SparseTVError": "sparsetv.errors",
+    "FormatError": "sparsetv.errors",
+}
+
+__all__ = [
+    "FormatError",
+    "PackOptions",
+    "Scope",
+    "SparseTVError",
+    "SparseTaskVector",
+    "SparseTensor",
+    "StitchOptions",
+    "add",
+    "evaluate",
+    "inspect",
+    "pack",
+    "pack_files",
+    "read_task",
+    "remove",
+    "stitch",
+    "verify",
+    "write_task",
+]
+
+if TYPE_CHECKING:
+    from sparsetv.csr import SparseTensor
+    from sparsetv.errors import FormatError, SparseTVError
+    from sparsetv.jobs.evaluate import evaluate
+    from sparsetv.jobs.inspect import inspect
+    from sparsetv.jobs.pack import PackOptions, pack, pack_files
+    from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
+    from sparsetv.jobs.verify import verify
+    from sparsetv.localize.scope import Scope
+    from sparsetv.task_vector import SparseTaskVector
+    from sparsetv.taskfile import read_task, write_task
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsetv' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

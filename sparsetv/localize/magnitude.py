@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sparsetv.arrays import Positions, Values
 from sparsetv.difference import Chunk, TaskVector
 from sparsetv.errors import DensityError, NonFiniteError, UsageError
-from sparsetv.norms import NormSum, partial_sums
 from sparsetv.localize.topk import LargestK
 from sparsetv.masks import Mask
+from sparsetv.norms import NormSum, partial_sums
 from sparsetv.task_vector import Norms
 
 _THREADS = 2

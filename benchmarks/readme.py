@@ -1,0 +1,158 @@
+"""Write the README's tables from the committed result files.
+
+    python -m benchmarks.readme [--check]
+
+Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`. With `--check` nothing is written, and the exit code says
+whether the README is what the results give.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+Rows = list[dict[str, Any]]
+
+
+def read(name: str) -> dict[str, Any]:
+    """A committed result."""
+    value: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return value
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def sizes() -> str:
+    """Bytes on disk."""
+    rows = read("sizes")["rows"]
+    head = ["fine-tune", "dtype", "values", "file, bytes", "% of checkpoint", "% of scope", "bits per entry"]
+    head += ["positions", "values", "manifest and header, % of file"]
+    return markdown(head, [_size_row(row) for row in rows])
+
+
+def _size_row(row: dict[str, Any]) -> list[str]:
+    bits = row["bits_per_entry"]
+    return [
+        f"{row['task']} ({row['optimizer']})" if row["task"] != "TREC-sgd" else "TREC (SGD)",
+        row["dtype"],
+        row["values"],
+        f"{row['file_bytes']:,}",
+        f"{row['percent_of_checkpoint']:.3f}",
+        f"{row['percent_of_scope']:.3f}",
+        f"{sum(bits.values()):.2f}",
+        f"{bits['positions']:.2f}",
+        f"{bits['values']:.2f}",
+        f"{row['framing_percent_of_file']:.2f}",
+    ]
+
+
+def headline() -> str:
+    """The real result that the README opens with."""
+    setting = next(s for s in read("recovery")["settings"] if s["density"] == 0.01 and s["values"] == "sign")
+    size = {row["task"]: row for row in read("sizes")["rows"] if row["dtype"] == "F32" and row["values"] == "sign"}
+    head = ["fine-tune of MiniLM", "checkpoint", "sparsetv file", "smaller", "base", "fine-tuned", "from the file"]
+    rows = []
+    for row in setting["rows"]:
+        file = size[row["task"]]
+        checkpoint = file["file_bytes"] * 100 / file["percent_of_checkpoint"]
+        rows.append([
+            row["task"].replace("-sgd", " (SGD)"),
+            f"{checkpoint / 1e6:.1f} MB",
+            f"{file['file_bytes'] / 1e3:.0f} kB",
+            f"{checkpoint / file['file_bytes']:.0f}x",
+            f"{row['base']:.3f}",
+            f"{row['finetuned']:.3f}",
+            f"{row['grafted']['match']:.3f}",
+        ])  # fmt: skip
+    return markdown(head, rows)
+
+
+def recovery() -> str:
+    """Accuracy per fine-tune and scale."""
+    head = ["density, values", "fine-tune", "base", "fine-tuned", "none", "l2", "graft", "match (scale)"]
+    head += ["best on the test set (scale)", "stitched, 4 tasks, l2"]
+    rows = []
+    for setting in read("recovery")["settings"]:
+        for row in setting["rows"]:
+            grafted = row["grafted"]
+            rows.append([
+                f"{setting['density']:.0%} {setting['values']}",
+                row["task"].replace("-sgd", " (SGD)"),
+                f"{row['base']:.3f}",
+                f"{row['finetuned']:.3f}",
+                *(f"{grafted[policy]:.3f}" for policy in ("none", "l2", "graft")),
+                f"{grafted['match']:.3f} ({row['scales']['match']:g})",
+                f"{row['best']:.3f} ({row['best_scale']:g})",
+                f"{row['stitched']:.3f}",
+            ])  # fmt: skip
+    return markdown(head, rows)
+
+
+def averages() -> str:
+    """Normalised accuracy and gap closed, AdamW and SGD apart."""
+    columns = ("none", "l2", "graft", "match", "best", "stitched")
+    rows = []
+    for setting in read("recovery")["settings"]:
+        for optimizer, values in setting["summary"].items():
+            cells = [f"{values[c]['normalised']:.3f} / {values[c]['gap_closed']:.2f}" for c in columns]
+            rows.append([f"{setting['density']:.0%} {setting['values']}", optimizer, *cells])
+    return markdown(["density, values", "optimizer", *columns], rows)
+
+
+def runtime() -> str:
+    """Time and memory at roberta-base shape."""
+    value = read("runtime")
+    seconds = value["seconds"]
+    rows = [
+        ["pack at 1 %, file written", f"{seconds['pack']:.2f} s", "one plain pass that reads both and subtracts",
+         f"{seconds['plain_pass']:.2f} s", f"{value['pack_over_plain_pass']:.2f}", "3"],
+        ["stitch to disk", f"{seconds['stitch']:.2f} s", "copy of the base file with fsync",
+         f"{seconds['copy_with_fsync']:.2f} s", f"{value['stitch_over_copy']:.2f}", "1.5"],
+        ["pack, peak anonymous memory", f"{value['pack_peak_bytes'] / 1e6:.0f} MB", "300 MB + 24 bytes per kept entry",
+         f"{value['pack_peak_limit_bytes'] / 1e6:.0f} MB",
+         f"{value['pack_peak_bytes'] / value['pack_peak_limit_bytes']:.2f}", "1"],
+        ["`sparsetv --help`", f"{value['help_seconds']:.2f} s", "goal", "0.30 s", f"{value['help_seconds'] / 0.3:.2f}", "1"],
+    ]  # fmt: skip
+    return markdown(["what", "measured", "floor", "floor measured", "ratio", "goal"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "sizes": sizes,
+    "recovery": recovery,
+    "averages": averages,
+    "runtime": runtime,
+}
+
+
+def fill(text: str) -> str:
+    """The README with every table made anew."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        text = pattern.sub(lambda found, table=make(): found[1] + table + found[2], text)  # type: ignore[misc]
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    old = README.read_text()
+    new = fill(old)
+    if args.check:
+        sys.exit(0 if new == old else "README.md is not what benchmarks/results give; run python -m benchmarks.readme")
+    README.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
