@@ -16,6 +16,7 @@ _HOMES = {
     "PackOptions": "sparsetv.jobs.pack",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
+    "pack_to": "sparsetv.jobs.pack",
     "StitchOptions": "sparsetv.jobs.stitch",
     "stitch": "sparsetv.jobs.stitch",
     "add": "sparsetv.jobs.stitch",
@@ -45,6 +46,7 @@ __all__ = [
     "inspect",
     "pack",
     "pack_files",
+    "pack_to",
     "read_task",
     "remove",
     "stitch",
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from sparsetv.errors import FormatError, SparseTVError
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.pack import PackOptions, pack, pack_files
+    from sparsetv.jobs.pack import PackOptions, pack, pack_files, pack_to
     from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
     from sparsetv.jobs.verify import verify
     from sparsetv.localize.scope import Scope

@@ -66,30 +66,26 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
 
     BASE and FINETUNED are Hugging Face directories, .safetensors files or hub ids (org/name@revision).
     """  # fmt: skip
-    from sparsetv.atomic import check_writable
     from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.pack import PackOptions, pack_files
+    from sparsetv.jobs.pack import PackOptions, pack_to
     from sparsetv.localize.scope import Scope
-    from sparsetv.taskfile import write_task
 
-    check_writable(output)
     options = PackOptions(
         density=density, scope=Scope.parse(scope), allocation=allocation, values=values, prefix=prefix or None
     )
     with progress_bars() as progress:
-        task = pack_files(
-            base, finetuned, name=name, options=options, probe=probe, seed=seed, progress=progress, note=message
+        task = pack_to(
+            output, base, finetuned, name=name, options=options, probe=probe, seed=seed, progress=progress, note=message
         )
-        size = write_task(output, task)
     _report(task)
     if as_json:
         print_json(inspect(output))
         return
     summary = inspect(output)
     click.echo(
-        f"{output}: {human_bytes(size)}, {task.nnz:,} of {task.numel:,} entries ({task.density:.4%}), "
+        f"{output}: {human_bytes(summary.sizes.file)}, {task.nnz:,} of {task.numel:,} entries ({task.density:.4%}), "
         f"{100 * summary.sizes.core / summary.scope_bytes:.3f} % of the scope, "
-        f"{100 * size / summary.checkpoint_bytes:.3f} % of the checkpoint"
+        f"{100 * summary.sizes.file / summary.checkpoint_bytes:.3f} % of the checkpoint"
         + (f", match scale {task.probe.scale:g}" if task.probe else "")
     )
 

@@ -79,7 +79,7 @@ class Memory:
         if f"positions.{name}" not in self.file:
             return merged
         positions = self.file.bits(f"positions.{name}").view(np.int64)
-        bits = np.frombuffer(merged.tobytes(), bits_dtype(dtype)).copy()
+        bits = np.frombuffer(bytearray(merged), bits_dtype(dtype))
         saved = self.file.bits(f"bits.{name}")
         fits = len(saved) == len(positions) and saved.dtype == bits.dtype
         if not fits or (len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(bits)):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import CHUNK_BYTES
 from sparsetv.compose.base import Base, ShardLayout
 from sparsetv.compose.combine import Patch
-from sparsetv.dtypes import SIZES, bits_dtype
+from sparsetv.dtypes import SIZES, bits_dtype, cast
+from sparsetv.errors import FormatError
 from sparsetv.task_vector import Extra, SparseTaskVector
 from sparsetv.wire.header import Entry, Stored, encode_header
 
@@ -57,9 +58,9 @@ def plan_as_task(base: Base, task: SparseTaskVector) -> dict[str, list[Piece]]:
     for shard_name, shard in base.shards.items():
         kept = [(name, entry) for name, entry in shard.tensors.items() if name not in missing]
         plans[shard_name] = [_renamed(task, name, entry, rows.get(name)) for name, entry in kept]
-    placed = {piece.name for pieces in plans.values() for piece in pieces}
     last = plans[max(plans)]
-    last += [_added(base, task, name, extra) for name, extra in sorted(task.extras.items()) if name not in placed]
+    by_name = {piece.name: piece for pieces in plans.values() for piece in pieces}
+    last += [_added(by_name, name, extra) for name, extra in sorted(task.extras.items()) if name not in by_name]
     return {name: sorted(pieces, key=lambda piece: -SIZES[piece.dtype]) for name, pieces in plans.items()}
 
 
@@ -76,17 +77,15 @@ def _renamed(task: SparseTaskVector, name: str, entry: Entry, rows: Extra | None
 
 
 def _cast_rows(rows: Extra, dtype: str) -> Bytes:
-    from sparsetv.dtypes import cast  # noqa: PLC0415
-
     bits = np.frombuffer(rows.data.tobytes(), bits_dtype(rows.dtype))
     return cast(bits, rows.dtype, dtype).view(np.uint8)
 
 
-def _added(base: Base, task: SparseTaskVector, name: str, extra: Extra) -> Piece:
+def _added(by_name: Mapping[str, Piece], name: str, extra: Extra) -> Piece:
     if extra.kind == "alias":
-        source = next(item for item in base.entries if task.finetuned.rename(item) == extra.source)
-        entry = base.entries[source]
-        return Piece(name, entry.dtype, entry.shape, base=source)
+        if extra.source not in by_name:
+            raise FormatError(f"{name}: alias of {extra.source}, which the task's model does not have")
+        return replace(by_name[extra.source], name=name)
     return Piece(name, extra.dtype, extra.shape, extra=extra.data)
 
 

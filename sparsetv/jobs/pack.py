@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import WEIGHT_DTYPES
-from sparsetv.errors import CheckpointError, FormatError, ProbeError, UsageError
+from sparsetv.errors import CheckpointError, FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import Fingerprint, TensorIdentity, fingerprint
 from sparsetv.localize.magnitude import Localized, magnitude
 from sparsetv.localize.scope import Scope
@@ -19,6 +20,7 @@ from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
 from sparsetv.quantize.sign import to_signs
 from sparsetv.task_vector import FineTuned, Recipe, SparseTaskVector
+from sparsetv.taskfile import write_task
 
 VALUES = ("exact", "sign")
 
@@ -111,6 +113,38 @@ def pack_files(
         if note is not None:
             note(f"no probe, so no match scale: {error}")
         return task
+
+
+def pack_to(
+    output: str | Path,
+    base: str | Path,
+    finetuned: str | Path,
+    *,
+    name: str | None = None,
+    options: PackOptions | None = None,
+    probe: bool | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> SparseTaskVector:
+    """Pack a fine-tune and write its task file; whether it can be written is checked before anything is read.
+
+    Args:
+        output: File to write, atomically.
+        base, finetuned, name, options, probe, seed, progress, note: As for `pack_files`.
+
+    Raises:
+        OutputError: The file cannot be written, or is one of the inputs.
+    """
+    check_writable(output)
+    target = Path(output).resolve()
+    for source in (base, finetuned):
+        shards = open_checkpoint(source).shards.values()
+        if any(shard.path.resolve() == target for shard in shards):
+            raise OutputError(f"{output}: is a weight file of {source}; choose another output")
+    task = pack_files(base, finetuned, name=name, options=options, probe=probe, seed=seed, progress=progress, note=note)
+    write_task(output, task)
+    return task
 
 
 def default_name(finetuned: str | Path) -> str:

@@ -33,12 +33,12 @@ class Scope:
 
     @classmethod
     def parse(cls, words: Iterable[str]) -> "Scope":
-        """From the command line's words: one preset, or globs; a leading `!` excludes.
+        """From the command line's words: one preset, or globs; a leading `!` excludes, commas and spaces separate.
 
         Raises:
             ScopeError: Two presets at once.
         """
-        listed = list(words)
+        listed = [part for word in words for part in word.replace(",", " ").split()]
         presets = [word for word in listed if word in PRESETS]
         if len(presets) > 1:
             raise ScopeError(f"scopes {presets[0]} and {presets[1]} at once; name one")
