@@ -1,0 +1,13 @@
+"""The invalid golden files."""
+
+from collections.abc import Iterator
+
+from goldens import broken_files, broken_manifests, broken_streams
+from goldens.case import Case
+
+
+def cases() -> Iterator[Case]:
+    """Every invalid golden file, in a stable order."""
+    yield from broken_files.cases()
+    yield from broken_manifests.cases()
+    yield from broken_streams.cases()

@@ -1,0 +1,52 @@
+"""Write the golden files: `python formats/make_golden.py`. By hand only; no test runs it.
+
+Golden files are append-only: a file that exists is compared, never replaced, and `golden/SHA256SUMS` grows with them.
+Another zstandard than 0.25 may compress to other bytes; use that one.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from goldens import invalid, valid
+from goldens.content import expected, sha256
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def main() -> None:
+    """Write what is missing."""
+    for name, content, data in valid.files():
+        _write_once(GOLDEN / "valid" / f"{name}.stv", data)
+        _write_once(GOLDEN / "valid" / f"{name}.json", _json(expected(content)))
+    index = []
+    for case in invalid.cases():
+        _write_once(GOLDEN / "invalid" / case.file, case.data)
+        index.append({"file": case.file, "clause": case.clause, "breaks": case.breaks, "match": case.match})
+        if case.error != "FormatError":
+            index[-1]["error"] = case.error
+    (GOLDEN / "invalid" / "index.json").write_bytes(_json(index))
+    files = sorted([*GOLDEN.glob("*/*.stv"), *(GOLDEN / "valid").glob("*.json")])
+    sums = [f"{sha256(file.read_bytes())}  {file.relative_to(GOLDEN)}\n" for file in files]
+    (GOLDEN / "SHA256SUMS").write_text("".join(sums))
+
+
+def _json(value: dict[str, Any] | list[dict[str, Any]]) -> bytes:
+    """One item per line."""
+    if isinstance(value, list):
+        lines = [json.dumps(item, ensure_ascii=False) for item in value]
+        return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    lines = [f"{json.dumps(key)}: {json.dumps(item, ensure_ascii=False)}" for key, item in value.items()]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_bytes(data)
+    elif path.read_bytes() != data:
+        raise SystemExit(f"{path} exists and differs; golden files are append-only, give the new one another name")
+
+
+if __name__ == "__main__":
+    main()
