@@ -13,7 +13,7 @@ from sparsetv.container.limits import BLOCK_ENTRIES
 from sparsetv.container.manifest import Block, Piece, Stream
 from sparsetv.container.manifest_json import row_count
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
-from sparsetv.errors import FormatError
+from sparsetv.errors import FormatError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ def _encode_exact(slices: list[Slice]) -> tuple[Stream, bytes]:
 
 
 def _encode_sign(slices: list[Slice]) -> tuple[Stream, bytes]:
+    if any(len(item.corrections.index) for item in slices):
+        raise UsageError("codec `sign` holds no corrections; use sparsetv.quantize.sign")
     magnitudes, signs = sign.encode([item.values for item in slices])
     return _stream("sign", [signs], {"magnitudes": magnitudes})
 
@@ -142,13 +144,15 @@ def decode_block(block: Block, shapes: list[tuple[int, ...]], positions: memoryv
 
 def decoded_bytes(block: Block) -> int:
     """Upper bound on what decoding a block allocates, streams included, from the manifest alone."""
-    return 64 * block.nnz + int(block.positions.parameters.get("high_size", 0)) * 9
+    if block.positions.codec != "gaps":
+        raise FormatError(f"unknown position codec {block.positions.codec!r}; update sparsetv")
+    shifts, high_size = _gap_parameters(block.positions, len(block.pieces))
+    low = max((piece.nnz * shift for piece, shift in zip(block.pieces, shifts, strict=True)), default=0)
+    return 64 * block.nnz + high_size * 9 + 17 * low
 
 
 def _decode_positions(block: Block, entries: list[int], data: memoryview) -> list[Positions]:
     stream, what = block.positions, "positions"
-    if stream.codec != "gaps":
-        raise FormatError(f"unknown position codec {stream.codec!r}; update sparsetv")
     shifts, high_size = _gap_parameters(stream, len(block.pieces))
     spans = [gaps.Span(count, piece.nnz, s) for count, piece, s in zip(entries, block.pieces, shifts, strict=True)]
     if high_size > gaps.high_limit(spans):

@@ -79,5 +79,5 @@ def _check_parameters(frame: bytes | memoryview, *, size: int, what: str) -> Non
         raise FormatError(f"{what}: frame has no content checksum")
     if parameters.dict_id:
         raise FormatError(f"{what}: frame needs dictionary {parameters.dict_id}; none is allowed")
-    if parameters.window_size > WINDOW_BYTES and parameters.window_size > size:
+    if parameters.window_size > WINDOW_BYTES:
         raise FormatError(f"{what}: frame needs a window of {parameters.window_size} bytes, limit {WINDOW_BYTES}")

@@ -115,10 +115,10 @@ def decode(high: Bytes, low: Bytes, spans: list[Span], *, what: str) -> list[Pos
     coded = decode_high(high, count=sum(span.nnz for span in spans), what=what)
     pieces, start, offset = [], 0, 0
     for span in spans:
-        high_bits = coded[start : start + span.nnz]
-        if (high_bits >> (62 - span.shift)).any():
-            raise FormatError(f"{what}: a gap does not fit 62 bits")
-        gaps = high_bits << span.shift
+        highs = coded[start : start + span.nnz]
+        if highs.size and int(highs.max()) > span.entries >> span.shift:
+            raise FormatError(f"{what}: a gap leaves a piece of {span.entries} entries")
+        gaps = highs << span.shift
         start += span.nnz
         if span.shift:
             size = packed_size(count=span.nnz, width=span.shift)
@@ -132,7 +132,7 @@ def _positions(gaps: NDArray[np.int64], span: Span, *, what: str) -> Positions:
     if gaps.size and int(gaps.max()) >= span.entries:
         raise FormatError(f"{what}: a gap of {int(gaps.max())} leaves a piece of {span.entries} entries")
     positions = np.cumsum(gaps + 1) - 1
-    if positions.size and not 0 <= int(positions.min()) <= int(positions[-1]) < span.entries:
+    if positions.size and (int(positions[-1]) >= span.entries or int(positions.min()) < 0):
         raise FormatError(f"{what}: position {int(positions[-1])} lies outside a piece of {span.entries} entries")
     return positions
 

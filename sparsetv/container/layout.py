@@ -41,11 +41,11 @@ def stored_tensors(manifest: Manifest, *, manifest_bytes: int, files_bytes: int)
     return stored
 
 
-def header(stored: list[Stored], *, manifest_sha256: str) -> bytes:
+def header(stored: list[Stored], *, manifest_sha256: str, version: str = VERSION) -> bytes:
     """Length prefix and canonical header.
 
     Raises:
         LimitError: It would be longer than a safetensors header may be.
     """
-    metadata = {"format": "sparsetv", "manifest_sha256": manifest_sha256, "version": VERSION}
+    metadata = {"format": "sparsetv", "manifest_sha256": manifest_sha256, "version": version}
     return encode_header(stored, metadata)

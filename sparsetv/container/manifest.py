@@ -99,6 +99,7 @@ class Manifest:
     recipe: Recipe
     probe: ProbeEntry | None
     writer: str
+    version: str = VERSION
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 

@@ -45,6 +45,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         },
         "scope": _runs(manifest.scope),
         "tensors": {"l1": [norm.l1 for norm in manifest.norms], "l2": [norm.l2 for norm in manifest.norms]},
+        "version": manifest.version,
         "writer": manifest.writer,
     }
 

@@ -28,6 +28,8 @@ def from_json(value: Any) -> Manifest:
     features = top.fields("features")
     required, optional = features.texts("required"), features.texts("optional")
     features.done()
+    if list(required) != sorted(set(required)) or list(optional) != sorted(set(optional)):
+        raise FormatError("manifest.features: names not in strictly ascending order")
     unknown = sorted(set(required) - KNOWN_FEATURES)
     if unknown:
         raise FormatError(
@@ -49,6 +51,7 @@ def from_json(value: Any) -> Manifest:
         recipe=_recipe(top.fields("recipe")),
         probe=_probe(top.take("probe")),
         writer=top.text("writer"),
+        version=top.text("version"),
         required=required,
         optional=optional,
     )
@@ -157,6 +160,8 @@ class _Cover:
         total, columns = row_count(shape), rows_and_columns(shape)[1]
         piece = Piece(tensor, self._row, rows, nnz)
         self._row += rows
+        if total and not columns and rows != total:
+            raise FormatError(f"{where}: a tensor without entries is one piece")
         if self._row > total or (rows == 0 and total):
             raise FormatError(f"{where}: piece {numbers} leaves the {total} rows of its tensor")
         if nnz > rows * columns:
@@ -196,7 +201,7 @@ def _extra(fields: Fields, base: Fingerprint) -> ExtraEntry:
         kind=kind,
         dtype=_check_dtype(fields.text("dtype"), where=fields.where),
         shape=as_shape(fields.take("shape"), where=fields.where),
-        source=fields.text(key) if key else "",
+        source=check_tensor_name(fields.text(key)) if key else "",
     )
     fields.done()
     if kind == "rows":
@@ -240,7 +245,9 @@ def _finetuned(fields: Fields, base: Fingerprint) -> FineTuned:
     if unknown or list(missing) != sorted(set(missing)):
         raise FormatError(f"manifest.finetuned.missing: not ascending names of the base {unknown[:1]}")
     where = "manifest.finetuned.outside"
-    shares = tuple((as_text(name, where=where), as_number(share, where=where)) for name, share in outside)
+    shares = tuple(
+        (check_tensor_name(as_text(name, where=where)), as_number(share, where=where)) for name, share in outside
+    )
     return FineTuned((prefix[0], prefix[1]), dtype, missing, shares)
 
 
@@ -266,8 +273,11 @@ def _probe(value: Any) -> ProbeEntry | None:
     for key, item in params.items():
         if type(item) not in (int, float, str) or (type(item) is float and not math.isfinite(item)):
             raise FormatError(f"manifest.probe.params.{key}: expected a number or a string")
+    kind = fields.text("kind")
+    if kind not in ("tokens", "causal", "pixels"):
+        raise FormatError(f"manifest.probe: unknown kind {kind!r}")
     probe = ProbeEntry(
-        kind=fields.text("kind"),
+        kind=kind,
         seed=fields.integer("seed"),
         count=fields.integer("count", most=1 << 24),
         width=fields.integer("width", most=1 << 24),

@@ -6,6 +6,7 @@ import unicodedata
 from sparsetv.container.limits import NAME_CHARS, TENSOR_NAME_CHARS
 from sparsetv.errors import FormatError
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|]')
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$")
 
@@ -14,7 +15,7 @@ def check_tensor_name(name: str) -> str:
     """Return `name`, or raise FormatError where SPEC 6.1 forbids it."""
     if not 1 <= len(name) <= TENSOR_NAME_CHARS:
         raise FormatError(f"tensor name of {len(name)} characters; allowed are 1 to {TENSOR_NAME_CHARS}")
-    if not name.isprintable() and any(unicodedata.category(char).startswith("C") for char in name):
+    if _CONTROL.search(name):
         raise FormatError(f"tensor name {name!r} holds control characters")
     if not unicodedata.is_normalized("NFC", name):
         raise FormatError(f"tensor name {name!r} is not in Unicode normal form C")

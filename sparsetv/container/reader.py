@@ -1,7 +1,10 @@
 """Bytes to SparseTaskVector (SPEC). From any bytes at all: a task, or FormatError."""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +73,8 @@ def decode(opened: Opened) -> SparseTaskVector:
         FormatError: A stream is not what the manifest says, or the content has another digest.
     """
     manifest = opened.manifest
-    tensors = _tensors(opened)
+    with _naming(opened.what):
+        tensors = _tensors(opened)
     names = [manifest.base.names[index] for index in manifest.scope]
     task = SparseTaskVector(
         name=manifest.name,
@@ -86,6 +90,15 @@ def decode(opened: Opened) -> SparseTaskVector:
     if task.digest() != manifest.digest:
         raise FormatError(f"{opened.what}: content digest is {task.digest()}, the manifest says {manifest.digest}")
     return task
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Put the file's name before the message of a FormatError."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{what}: {error}") from None
 
 
 def read_files(opened: Opened) -> dict[str, bytes]:
@@ -105,7 +118,7 @@ def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manife
         raise FormatError(f"{what}: a safetensors file, but no sparsetv task; is it a model's weights?")
     version = header.metadata.get("version", "")
     major = version.split(".")[0]
-    if not (major.isascii() and major.isdigit() and len(major) < 6):
+    if not re.fullmatch(r"[0-9]{1,5}\.[0-9]{1,5}", version):
         raise FormatError(f"{what}: version {version!r} is not MAJOR.MINOR")
     if int(major) > MAJOR:
         raise FormatError(f"{what}: format version {version}, this sparsetv reads up to {MAJOR}.x; update it")
@@ -116,9 +129,10 @@ def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manife
         raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
     text = _manifest_text(frame, what)
     value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)
-    if canonical.dumps(value) != text:
+    if canonical.dumps(value, what=f"{what}: manifest") != text:
         raise FormatError(f"{what}: manifest is not in canonical form")
-    return from_json(value)
+    with _naming(what):
+        return from_json(value)
 
 
 def _manifest_text(frame: memoryview, what: str) -> bytes:
@@ -137,7 +151,7 @@ def _check_header(raw: bytes, manifest: Manifest, parts: dict[str, memoryview], 
         odd = min(expected ^ parts.keys())
         state = "missing" if odd in expected else "not in the manifest"
         raise FormatError(f"{what}: stored tensor {odd!r} is {state}")
-    if layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest()) != raw:
+    if layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest(), version=manifest.version) != raw:
         raise FormatError(f"{what}: header is not the canonical one of its manifest")
 
 
@@ -151,7 +165,8 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
 
 
 def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
-    need = 20 * manifest.nnz + max(map(decoded_bytes, manifest.blocks), default=0) * _THREADS
+    with _naming(what):
+        need = 32 * manifest.nnz + max(map(decoded_bytes, manifest.blocks), default=0) * _THREADS
     need += sum(entry.size for entry in manifest.files)
     if need > limits.decoded_bytes:
         raise LimitError(f"{what}: decoding needs up to {need} bytes, limit {limits.decoded_bytes}; raise the limit")

@@ -3,11 +3,13 @@
 Reference: formats/codecs/sign.md.
 """
 
+import math
+
 import numpy as np
 
 from sparsetv.arrays import Bytes, Values
 from sparsetv.container.exact import decode_signs, encode_signs
-from sparsetv.errors import FormatError, SparseTVError
+from sparsetv.errors import FormatError, UsageError
 from sparsetv.wire.fields import as_list, as_number
 
 
@@ -15,13 +17,13 @@ def encode(pieces: list[Values]) -> tuple[list[float], Bytes]:
     """(magnitude per piece, packed signs of all pieces).
 
     Raises:
-        SparseTVError: The values of a piece do not have one magnitude; quantize them first.
+        UsageError: The values of a piece do not have one magnitude; quantize them first.
     """
     magnitudes = []
     for values in pieces:
         magnitude = np.abs(values[:1])
         if (np.abs(values) != magnitude).any():
-            raise SparseTVError("codec `sign` needs values of one magnitude per tensor; use sparsetv.quantize.sign")
+            raise UsageError("codec `sign` needs values of one magnitude per tensor; use sparsetv.quantize.sign")
         magnitudes.append(float(magnitude[0]) if len(values) else 0.0)
     return magnitudes, encode_signs(np.concatenate(pieces) if pieces else np.zeros(0, np.float32))
 
@@ -40,6 +42,8 @@ def check_magnitudes(value: object, *, pieces: int, what: str) -> list[float]:
         FormatError: It is something else.
     """
     numbers = [as_number(item, where=what) for item in as_list(value, where=what)]
+    if any(math.copysign(1.0, number) < 0 for number in numbers):
+        raise FormatError(f"{what}: a magnitude is -0")
     if len(numbers) != pieces:
         raise FormatError(f"{what}: {len(numbers)} magnitudes for {pieces} pieces")
     with np.errstate(over="ignore"):

@@ -53,7 +53,7 @@ def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = N
         NonFiniteError: A value is NaN or infinite.
     """
     _check_finite(task)
-    codec = task.recipe.values
+    codec = "sign" if task.recipe.values == "sign" else "exact"
     coded: list[Coded] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for result in pool.map(lambda slices: encode_block(slices, codec), list(cut(list(task.tensors.values())))):

@@ -8,10 +8,14 @@ from sparsetv.errors import FormatError
 _DIGITS = 20  # 2**64 has 20 digits; longer integers are only there to slow a parser down
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, *, what: str = "value") -> bytes:
     """Sorted keys, no whitespace, UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise FormatError(f"{what}: a lone surrogate is no text") from None
+    except ValueError:
+        raise FormatError(f"{what}: a number is not finite") from None
 
 
 def loads(data: bytes, *, what: str, depth: int, finite: bool = True) -> Any:

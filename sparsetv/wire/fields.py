@@ -6,6 +6,10 @@ from typing import Any
 from sparsetv.errors import FormatError
 
 
+DIMENSIONS = 16
+"""SPEC 3.5: most dimensions of a tensor."""
+
+
 class Fields:
     """A JSON object whose keys are taken one by one; `done` refuses what is left."""
 
@@ -125,6 +129,6 @@ def as_hex(value: Any, *, where: str, digits: int) -> str:
 def as_shape(value: Any, *, where: str) -> tuple[int, ...]:
     """A list of dimensions whose product stays below 2**62."""
     shape = tuple(as_integer(item, where=where) for item in as_list(value, where=where))
-    if len(shape) > 16 or math.prod(shape) >= 1 << 62:
+    if len(shape) > DIMENSIONS or math.prod(shape) >= 1 << 62:
         raise FormatError(f"{where}: shape {shape} is too large")
     return shape

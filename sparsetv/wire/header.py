@@ -58,7 +58,7 @@ def header_size(first: bytes, *, file_size: int, what: str) -> int:
         FormatError: It is no safetensors file; the message says what it looks like.
     """
     for magic, meaning in _MAGICS:
-        if first.startswith(magic):
+        if first.startswith(magic) and first[_PREFIX : _PREFIX + 1] != b"{":
             raise FormatError(f"{what}: is {meaning}")
     if file_size < _PREFIX or len(first) < _PREFIX:
         raise FormatError(f"{what}: {file_size} bytes are too few for a safetensors file; fetch it again")
