@@ -66,8 +66,8 @@ class Bench:
         """The packed task, with its probe."""
         file = self._room / f"{name}-{density}-{values}.stv"
         if not file.exists():
-            options = PackOptions(density=density, values=values)
-            write_task(file, pack_files(self._data.base(), self._data.finetuned(name), options=options, probe=True))
+            options = PackOptions(density=density, values=values, probe=True)
+            write_task(file, pack_files(self._data.base(), self._data.finetuned(name), options=options))
         return read_task(file)
 
     def finetuned(self, name: str) -> float:

@@ -36,7 +36,7 @@ def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     try:
         size = write_new_file(temporary, parts)
         os.replace(temporary, target)
-        sync_directory(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -95,11 +95,11 @@ def _check_target(target: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:100]}.tmp-{secrets.token_hex(6)}")
+    return target.with_name(f".sparsetv-{secrets.token_hex(8)}.tmp")
 
 
-def sync_directory(path: Path) -> None:
-    """Make renames inside a directory durable."""
+def sync(path: Path) -> None:
+    """Make a file's content, or renames inside a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -126,7 +126,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         _put_in_place(temporary, target)
-        sync_directory(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -135,7 +135,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 def _sync_tree(root: Path) -> None:
     for directory, _, _ in os.walk(root):
-        sync_directory(Path(directory))
+        sync(Path(directory))
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
@@ -145,7 +145,11 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         # Two renames: a crash between them leaves `target` under its old-name and the new one complete beside it.
         old = _beside(target)
         os.rename(target, old)
-        os.rename(temporary, target)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            os.rename(old, target)
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
 

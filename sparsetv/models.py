@@ -36,21 +36,23 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     Raises:
         ProbeError: The configuration names no class that transformers has, or the weights do not fill it.
     """
-    names = config.get("architectures") or []
-    cls = getattr(transformers, str(names[0]), None) if names else None
-    if cls is None or "model_type" not in config:
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    cls = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or not isinstance(config.get("model_type"), str):
         raise ProbeError(f"config.json names no transformers class (architectures: {names or 'none'})")
     with quiet():
         try:
             parsed = transformers.AutoConfig.for_model(**dict(config))
-            model, info = cls.from_pretrained(
+            loader: Any = cls
+            model, info = loader.from_pretrained(
                 None, config=parsed, state_dict=tensors, dtype=torch.float32, output_loading_info=True
             )
         except Exception as error:  # transformers raises anything at all for weights that do not fit
-            raise ProbeError(f"{names[0]} cannot be built from these weights ({error})") from error
+            raise ProbeError(f"{name} cannot be built from these weights ({error})") from error
     missing = sorted(info["missing_keys"]) or sorted(map(str, info["mismatched_keys"]))
     if missing:
-        raise ProbeError(f"{names[0]} needs {missing[0]}, which these weights do not give")
+        raise ProbeError(f"{name} needs {missing[0]}, which these weights do not give")
     model.eval()
     built: nn.Module = model
     return built

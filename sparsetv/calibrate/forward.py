@@ -61,9 +61,11 @@ def choose_setup(model: nn.Module, *, frame: tuple[int, int] = (-1, -1), seed: i
     config: Any = model.config
     main = getattr(model, "main_input_name", "")
     if main == "pixel_values":
-        size = config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        params = {"channels": int(config.num_channels), "height": int(height), "width": int(width)}
+        size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", None)
+        sides = (size, size) if isinstance(size, int) else size
+        if not isinstance(sides, tuple | list) or len(sides) != 2 or not isinstance(channels, int):
+            raise ProbeError(f"{type(model).__name__} does not say what images it takes")
+        params = {"channels": channels, "height": int(sides[0]), "width": int(sides[1])}
         return Setup("pixels", seed, count, params)
     vocabulary = getattr(config, "vocab_size", None)
     if main != "input_ids" or vocabulary is None or getattr(config, "is_encoder_decoder", False):

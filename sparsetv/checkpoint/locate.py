@@ -116,7 +116,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{file}: not JSON ({error})") from None
     if not isinstance(value, dict):
         raise FormatError(f"{file}: expected an object, found {type(value).__name__}")
@@ -137,12 +137,13 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path}: no `weight_map` object")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not _is_plain(shard):
+        if not isinstance(shard, str) or not is_plain_shard(shard):
             raise FormatError(f"{path}: {name} names shard {shard!r}; a shard is a .safetensors file in this directory")
     return weight_map
 
 
-def _is_plain(shard: str) -> bool:
+def is_plain_shard(shard: str) -> bool:
+    """Whether a weight file's name stays inside its directory on every system."""
     parts = PureWindowsPath(shard)
     plain = not parts.drive and not parts.root and ".." not in parts.parts and "\0" not in shard
     return plain and shard.endswith(".safetensors")

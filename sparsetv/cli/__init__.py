@@ -10,6 +10,7 @@ from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.evaluate import evaluate
 from sparsetv.cli.inspect import inspect
+from sparsetv.cli.output import plain
 from sparsetv.cli.pack import pack
 from sparsetv.cli.stitch import stitch
 from sparsetv.cli.verify import verify
@@ -55,5 +56,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"sparsetv: {message}", err=True)
+    click.echo(f"sparsetv: {plain(message)}", err=True)
     sys.exit(code)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.output import human_bytes, print_json
+from sparsetv.cli.output import human_bytes, plain, print_json
 
 if TYPE_CHECKING:
     from sparsetv.jobs.inspect import Summary
@@ -29,11 +29,12 @@ def _print_head(summary: "Summary") -> None:
     recipe, split, base = summary.recipe, summary.sizes, summary.base
     click.echo(f"task        {summary.name}")
     click.echo(f"digest      {summary.digest}")
-    origin = f"{base['repo']}@{base['commit']}, " if base["repo"] else ""
+    origin = plain(f"{base['repo']}@{base['commit']}, ") if base["repo"] else ""
     click.echo(f"base        {origin}{base['tensors']} tensors, digest {base['digest'][:16]}…")
     click.echo(
         f"kept        {summary.kept_entries:,} of {summary.scope_entries:,} entries, density {summary.density:.6g}, "
-        f"{recipe['localizer']}, {recipe['allocation']} threshold, scope {_scope(recipe)}, values {recipe['values']}"
+        + plain(f"{recipe['localizer']}, {recipe['allocation']} threshold, scope {_scope(recipe)}, ")
+        + plain(f"values {recipe['values']}")
     )
     click.echo(
         f"file        {human_bytes(split.file)}: positions {split.positions:,}, values {split.values:,}, "
@@ -44,7 +45,7 @@ def _print_head(summary: "Summary") -> None:
         f"per entry   {sum(bits.values()):.2f} bits: positions {bits['positions']:.2f}, values {bits['values']:.2f}, "
         f"rest {bits['rest']:.2f}"
     )
-    scope, checkpoint = 100 * split.core / summary.scope_bytes, 100 * split.file / summary.checkpoint_bytes
+    scope, checkpoint = _percent(split.core, summary.scope_bytes), _percent(split.file, summary.checkpoint_bytes)
     click.echo(
         f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint"
     )
@@ -55,6 +56,10 @@ def _print_head(summary: "Summary") -> None:
         click.echo(f"files       {', '.join(summary.files)}")
     for name, share in summary.outside:
         click.echo(f"left out    {name}: changed outside the scope, {share:.2%} of the task vector's energy")
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
 
 
 def _scope(recipe: dict[str, object]) -> str:

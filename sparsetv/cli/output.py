@@ -13,7 +13,12 @@ Progress = Callable[[str, int, int], None]
 
 def message(text: str) -> None:
     """A line for the person at the terminal."""
-    click.echo(text, err=True)
+    click.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """One line, without characters that a terminal would obey."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 def print_json(value: Any) -> None:

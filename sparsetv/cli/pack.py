@@ -71,12 +71,16 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     from sparsetv.localize.scope import Scope
 
     options = PackOptions(
-        density=density, scope=Scope.parse(scope), allocation=allocation, values=values, prefix=prefix or None
+        density=density,
+        scope=Scope.parse(scope),
+        allocation=allocation,
+        values=values,
+        prefix=prefix or None,
+        probe=probe,
+        seed=seed,
     )
     with progress_bars() as progress:
-        task = pack_to(
-            output, base, finetuned, name=name, options=options, probe=probe, seed=seed, progress=progress, note=message
-        )
+        task = pack_to(output, base, finetuned, name=name, options=options, progress=progress, note=message)
     _report(task)
     if as_json:
         print_json(inspect(output))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsetv.arrays import Bytes
@@ -33,6 +33,7 @@ class Base:
         raw: Gives the bytes of a tensor, uint8; a view where it can be one.
         files: Other files that belong to it, by path relative to its directory.
         repo, commit: Where it came from, if from the hub.
+        check_unchanged: Raises CheckpointError where the files changed since they were opened.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Base:
     files: Mapping[str, Path]
     repo: str | None = None
     commit: str | None = None
+    check_unchanged: Callable[[], None] = field(default=lambda: None)
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -60,6 +62,7 @@ def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
         files=files,
         repo=checkpoint.location.repo,
         commit=checkpoint.location.commit,
+        check_unchanged=checkpoint.check_unchanged,
     )
 
 

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetv.arrays import Bytes
+from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import Base
-from sparsetv.compose.files import other_files
-from sparsetv.compose.record import MEMORY, ROOM, Member, Record, read_record
+from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record, read_record
 from sparsetv.compose.undo import Memory, open_memory
 from sparsetv.errors import FormatError
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
+from sparsetv.wire.header import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Stitched:
         def raw(name: str) -> Bytes:
             return self.memory.restore(name, merged.raw(name), dtypes[name])
 
-        files = other_files(self.path)
-        for name in self.record.added:
-            files.pop(name, None)
-        for name in self.record.replaced:
-            files[name] = self.path / ROOM / "files" / name
         record = self.record
+        files = {name: self.path / name for name in record.files if (self.path / name).is_file()}
+        for name in record.replaced:
+            files[name] = self.path / ROOM / "files" / name
+            if not files[name].is_file():
+                raise FormatError(
+                    f"{files[name]}: is missing, so {self.path} cannot go back; stitch again from the base"
+                )
         return Base(record.base, merged.shards, raw, files, record.repo, record.commit)
 
     def merged_base(self) -> Base:
@@ -46,11 +49,30 @@ class Stitched:
 
         def raw(name: str) -> Bytes:
             whole = self.memory.dropped(name)
-            if whole is not None:
-                return whole
-            return self.merged.raw(self._merged_name(name))[: entries[name].stop - entries[name].start]
+            return whole if whole is not None else self._merged(name, entries[name])
 
         return Base(str(self.path), layouts, raw, {})
+
+    def own_files(self) -> dict[str, Path]:
+        """Files that somebody else put into the directory, by relative path; they stay."""
+        record = self.record
+        written = {RECORD, INDEX_NAME, *self.memory.layouts(), *record.files, *record.added}
+        found = {}
+        for path in sorted(self.path.rglob("*")):
+            relative = path.relative_to(self.path)
+            if path.is_file() and relative.parts[0] != ROOM and relative.as_posix() not in written:
+                found[relative.as_posix()] = path
+        return found
+
+    def _merged(self, name: str, entry: Entry) -> Bytes:
+        """The merged bytes of a base tensor, without rows that a task added."""
+        merged = self._merged_name(name)
+        if merged not in self.merged or self.merged.dtype(merged) != entry.dtype:
+            raise FormatError(f"{self.path}: weights lack {merged} as {entry.dtype}; they are not what sparsetv wrote")
+        data = self.merged.raw(merged)[: entry.stop - entry.start]
+        if len(data) != entry.stop - entry.start:
+            raise FormatError(f"{self.path}: {merged} is too short; the weights are not what sparsetv wrote")
+        return data
 
     def _merged_name(self, name: str) -> str:
         old, new = self.record.prefix

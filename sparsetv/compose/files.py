@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from sparsetv.atomic import sync
 from sparsetv.compose.record import RECORD, ROOM
 
 _WEIGHTS = {
@@ -32,7 +33,11 @@ def _is_left_out(relative: Path) -> bool:
 
 def copy_files(files: Mapping[str, Path], target: Path) -> None:
     """Copy files, never link them, so that nothing done to the copy reaches the original."""
+    copies = []
     for relative, source in files.items():
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, destination)
+        copies.append(destination)
+    for copy in copies:
+        sync(copy)

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sparsetv import __version__
+from sparsetv.compose.rules import RULES
 from sparsetv.container.names import check_component
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.wire import canonical
@@ -57,6 +58,8 @@ class Record:
         prefix: (from, to) from base names to the names in the weights.
         replaced: Base files that the task's own replaced; the originals lie in the room.
         added: Files that the base does not have.
+        files: The base's other files, by relative path.
+        base_digest: Digest over all tensors of the base (SPEC 7.1).
         memory_sha256: SHA-256 of the undo file.
     """
 
@@ -69,6 +72,8 @@ class Record:
     prefix: tuple[str, str]
     replaced: tuple[str, ...]
     added: tuple[str, ...]
+    files: tuple[str, ...]
+    base_digest: str
     memory_sha256: str
 
     def to_bytes(self) -> bytes:
@@ -115,20 +120,37 @@ def _parse(fields: Fields) -> Record:
         base=fields.text("base"),
         repo=fields.optional_text("repo"),
         commit=fields.optional_text("commit"),
-        rule=fields.text("rule"),
+        rule=_known_rule(fields),
         scale=scale,
         members=tuple(_member(item, fields.where) for item in fields.items("members")),
         prefix=(prefix[0], prefix[1]),
         replaced=_components(fields, "replaced"),
         added=_components(fields, "added"),
+        files=tuple(_inside(name, fields.where) for name in fields.texts("files")),
+        base_digest=fields.digest("base_digest"),
         memory_sha256=fields.digest("memory_sha256"),
     )
     fields.done()
     return record
 
 
+def _known_rule(fields: Fields) -> str:
+    rule = fields.text("rule")
+    if rule not in RULES:
+        raise FormatError(f"{fields.where}: unknown rule {rule!r}; update sparsetv")
+    return rule
+
+
 def _components(fields: Fields, key: str) -> tuple[str, ...]:
     return tuple(check_component(name, what="file name") for name in fields.texts(key))
+
+
+def _inside(name: str, where: str) -> str:
+    """A relative path that stays inside the directory."""
+    path = PureWindowsPath(name)
+    if path.drive or path.root or ".." in path.parts or "\0" in name or not path.parts:
+        raise FormatError(f"{where}: {name!r} leaves the directory")
+    return name
 
 
 def _member(value: Any, where: str) -> Member:

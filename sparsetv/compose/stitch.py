@@ -1,15 +1,16 @@
 """Any number of tasks onto a base, as an ordinary checkpoint directory."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from sparsetv import atomic
 from sparsetv.arrays import Bits, Positions
-from sparsetv.compose.base import Base, Hashing, check_content, check_structure, touched_names
+from sparsetv.compose.base import Base, Hashing, check_content, check_structure
 from sparsetv.compose.combine import Part, Patch, combine
 from sparsetv.compose.files import copy_files
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record
@@ -17,7 +18,8 @@ from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Piece, plan_as_base, plan_as_task, write_shards
 from sparsetv.container.writer import encode
 from sparsetv.dtypes import SIZES, bits_dtype
-from sparsetv.errors import UsageError
+from sparsetv.errors import FormatError, UsageError
+from sparsetv.fingerprint import digest
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import Stored, encode_header
 
@@ -108,7 +110,15 @@ class Patcher:
         return lambda positions: bits[positions]
 
 
-def stitch(base: Base, chosen: Mix, target: Path, *, progress: Callable[[int], None] | None = None) -> Record:
+def stitch(
+    base: Base,
+    chosen: Mix,
+    target: Path,
+    *,
+    keep: Mapping[str, Path] | None = None,
+    expected: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Record:
     """Write a merged checkpoint directory, atomically: all of it or nothing.
 
     With one task the result is that task's model: its class, head and names. With several, or none, it is the base's
@@ -118,6 +128,8 @@ def stitch(base: Base, chosen: Mix, target: Path, *, progress: Callable[[int], N
         base: The base.
         chosen: Tasks and rule.
         target: Directory to write; one that exists is replaced.
+        keep: Files of others that the new directory takes over, by relative path.
+        expected: Digest that the base must have, where it is restored from a stitched directory.
         progress: Called with bytes written.
 
     Raises:
@@ -130,14 +142,20 @@ def stitch(base: Base, chosen: Mix, target: Path, *, progress: Callable[[int], N
     """
     for item in chosen.active:
         check_structure(base, item.task)
-    touched = {name for item in chosen.active for name in touched_names(item.task)}
-    hashing = Hashing(base, touched)
+    hashing = Hashing(base, base.entries)
     try:
         with atomic.new_directory(target) as directory:
             record = _write(base, chosen, directory, progress)
+            copy_files(keep or {}, directory)
             identities = hashing.result()
+            found = digest(identities.values())
+            if expected is not None and found != expected:
+                raise FormatError(f"{target}: weights changed since sparsetv wrote them; stitch again from the base")
             for item in chosen.active:
                 check_content(item.task, base, identities)
+            base.check_unchanged()
+            record = replace(record, base_digest=found)
+            atomic.write_new_file(directory / RECORD, [record.to_bytes()])
     finally:
         hashing.close()
     return record
@@ -158,8 +176,8 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
             _write_head(room / "heads" / item.task.name, item.task)
     members = tuple(_keep_task(room, item, digest) for item, digest in zip(chosen.active, chosen.digests, strict=True))
     undo.write(room / MEMORY)
-    record = Record(
-        base=base.source,
+    return Record(
+        base=os.fsencode(base.source).decode("utf-8", "replace"),
         repo=base.repo,
         commit=base.commit,
         rule=chosen.rule,
@@ -168,10 +186,10 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
         prefix=single.finetuned.prefix if single else ("", ""),
         replaced=replaced,
         added=added,
+        files=tuple(sorted(base.files)),
+        base_digest="",
         memory_sha256=hashlib.sha256((room / MEMORY).read_bytes()).hexdigest(),
     )
-    atomic.write_new_file(directory / RECORD, [record.to_bytes()])
-    return record
 
 
 def _remember_dropped(base: Base, plans: Mapping[str, list[Piece]], undo: Undo) -> None:
@@ -196,7 +214,7 @@ def _own_files(base: Base, files: Mapping[str, bytes], directory: Path) -> tuple
 def _keep_task(room: Path, item: Active, digest: str) -> Member:
     folder = room / "tasks"
     folder.mkdir(exist_ok=True)
-    file = f"{item.task.name}.stv"
+    file = f"{digest[:16]}.stv"
     atomic.write_new_file(folder / file, encode(item.task).parts)
     return Member(item.task.name, digest, item.weight, item.policy, item.scale, file)
 

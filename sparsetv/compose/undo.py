@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsetv import atomic
 from sparsetv.arrays import Bits, Bytes, Positions
+from sparsetv.checkpoint.locate import is_plain_shard
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import ShardLayout
 from sparsetv.dtypes import SIZES, bits_dtype
@@ -57,12 +58,18 @@ class Memory:
     file: Checkpoint
 
     def layouts(self) -> dict[str, ShardLayout]:
-        """Layout of the base's weight files."""
+        """Layout of the base's weight files.
+
+        Raises:
+            FormatError: A name that would leave the directory.
+        """
         result = {}
         for name in self.file.names:
             if name.startswith("header."):
-                raw = self.file.raw(name).tobytes()
-                result[name.removeprefix("header.")] = _layout(raw, name)
+                shard = name.removeprefix("header.")
+                if not is_plain_shard(shard):
+                    raise FormatError(f"{self.file.source}: {shard!r} is no name of a weight file")
+                result[shard] = _layout(self.file.raw(name).tobytes(), name)
         return result
 
     def dropped(self, name: str) -> Bytes | None:

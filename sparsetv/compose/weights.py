@@ -85,7 +85,10 @@ def _added(by_name: Mapping[str, Piece], name: str, extra: Extra) -> Piece:
     if extra.kind == "alias":
         if extra.source not in by_name:
             raise FormatError(f"{name}: alias of {extra.source}, which the task's model does not have")
-        return replace(by_name[extra.source], name=name)
+        piece = replace(by_name[extra.source], name=name)
+        if (piece.dtype, piece.shape) != (extra.dtype, extra.shape):
+            raise FormatError(f"{name}: alias of {extra.source}, which has another dtype or shape")
+        return piece
     return Piece(name, extra.dtype, extra.shape, extra=extra.data)
 
 

@@ -9,7 +9,10 @@ MANIFEST_DEPTH = 12
 """SPEC 3.1: deepest nesting of the manifest."""
 
 NAME_CHARS = 128
-"""SPEC 3.11: longest task or file name."""
+"""SPEC 6.2: longest task or file name."""
+
+NAME_BYTES = 200
+"""SPEC 6.2: longest task or file name in UTF-8."""
 
 TENSOR_NAME_CHARS = 512
 """SPEC 6.1: longest tensor name."""

@@ -7,13 +7,15 @@ from typing import Any
 from sparsetv.container.limits import BLOCK_ENTRIES_READ, TENSORS
 from sparsetv.container.manifest import Block, ExtraEntry, FileEntry, Manifest, Piece, ProbeEntry, Stream
 from sparsetv.container.manifest_json import row_count
-from sparsetv.container.names import check_component, check_tensor_name
+from sparsetv.container.names import check_component, check_file_name, check_tensor_name
 from sparsetv.csr import rows_and_columns
 from sparsetv.dtypes import SIZES, WEIGHT_DTYPES
 from sparsetv.errors import FormatError
 from sparsetv.fingerprint import Fingerprint
 from sparsetv.task_vector import FineTuned, Norms, Recipe
 from sparsetv.wire.fields import Fields, as_hex, as_integer, as_list, as_number, as_shape, as_text
+
+_LARGEST_NORM = 1e60
 
 KNOWN_FEATURES: frozenset[str] = frozenset()
 
@@ -113,6 +115,8 @@ def _norms(fields: Fields, count: int) -> tuple[Norms, ...]:
     fields.done()
     if not len(l1) == len(l2) == count:
         raise FormatError(f"manifest.tensors: {len(l1)} and {len(l2)} norms for {count} tensors")
+    if max((*l1, *l2), default=0.0) > _LARGEST_NORM:
+        raise FormatError("manifest.tensors: a norm larger than any tensor can have")
     return tuple(Norms(*pair) for pair in zip(l1, l2, strict=True))
 
 
@@ -220,9 +224,7 @@ def _files(items: list[Any]) -> tuple[FileEntry, ...]:
     files = []
     for number, item in enumerate(items):
         fields = Fields(item, where=f"manifest.files[{number}]")
-        files.append(
-            FileEntry(check_component(fields.text("name"), what="file name"), fields.integer("size", most=1 << 40))
-        )
+        files.append(FileEntry(check_file_name(fields.text("name")), fields.integer("size", most=1 << 40)))
         fields.done()
     names = [entry.name for entry in files]
     if names != sorted(names) or len({name.casefold() for name in names}) != len(names):

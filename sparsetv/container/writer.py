@@ -17,6 +17,7 @@ from sparsetv.container.limits import MANIFEST_BYTES
 from sparsetv.container.manifest import ExtraEntry, FileEntry, Manifest, ProbeEntry
 from sparsetv.container.manifest_json import to_json
 from sparsetv.container.manifest_parse import from_json
+from sparsetv.container.sign import is_sign
 from sparsetv.errors import LimitError, NonFiniteError
 from sparsetv.task_vector import Probe, SparseTaskVector
 from sparsetv.wire import canonical
@@ -44,7 +45,7 @@ def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = N
     """Encode a task; the same task gives the same bytes on every machine.
 
     Args:
-        task: The task; values of one magnitude per tensor where its recipe says `sign`.
+        task: The task; stored as signs where its recipe says so and its values have one magnitude per tensor.
         progress: Called with the kept entries of each block when it is done.
 
     Raises:
@@ -53,7 +54,7 @@ def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = N
         NonFiniteError: A value is NaN or infinite.
     """
     _check_finite(task)
-    codec = "sign" if task.recipe.values == "sign" else "exact"
+    codec = "sign" if task.recipe.values == "sign" and all(map(is_sign, task.tensors.values())) else "exact"
     coded: list[Coded] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for result in pool.map(lambda slices: encode_block(slices, codec), list(cut(list(task.tensors.values())))):

@@ -41,13 +41,14 @@ def accuracy(
         model: A transformers sequence classifier, in evaluation mode.
         tokenizer: Its tokenizer.
         examples: What to classify.
-        max_length: Longer inputs are cut to so many tokens.
+        max_length: Longer inputs are cut to so many tokens, or fewer where the model has fewer positions.
         progress: Called with the examples of each batch when it is done.
 
     Raises:
         UsageError: A label that the model does not have.
     """
     labels = [_index(model, example.label) for example in examples]
+    max_length = _fit(model, tokenizer, max_length)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].text) + len(examples[i].pair or ""))
     correct = 0
     with torch.inference_mode():
@@ -59,6 +60,17 @@ def accuracy(
             if progress is not None:
                 progress(len(chosen))
     return Accuracy(correct, len(examples))
+
+
+def _fit(model: nn.Module, tokenizer: Any, max_length: int) -> int:
+    """Give a tokenizer without padding one, and cap the length at what the model has positions for."""
+    config: Any = model.config
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        config.pad_token_id = tokenizer.pad_token_id
+    positions = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    known = [limit for limit in positions if isinstance(limit, int) and limit > 0]
+    return min([max_length, *known])
 
 
 def _tokenize(tokenizer: Any, examples: Sequence[Example], max_length: int) -> dict[str, torch.Tensor]:

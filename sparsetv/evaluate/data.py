@@ -28,18 +28,29 @@ def read_examples(path: str | Path) -> list[Example]:
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file")
     examples = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read(file).split("\n"), start=1):
         if line.strip():
             examples.append(_example(line, f"{file}:{number}"))
     if not examples:
         raise FormatError(f"{file}: no examples")
+    if len({example.pair is None for example in examples}) > 1:
+        raise FormatError(
+            f"{file}: some lines have `text` and others `text_a` and `text_b`; use one of both throughout"
+        )
     return examples
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
 def _example(line: str, where: str) -> Example:
     try:
         value: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not JSON ({error})") from None
     keys = set(value) if isinstance(value, dict) else set()
     if "label" not in keys or type(value["label"]) not in (int, str):

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from sparsetv.evaluate.classify import Accuracy
 
 
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
 def evaluate(
     source: str | Path,
     data: str | Path,
@@ -103,7 +113,7 @@ def _plain_model(source: Path) -> "nn.Module":
     with quiet():
         try:
             model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-                source, output_loading_info=True
+                source, output_loading_info=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
             raise ProbeError(f"{source}: cannot be loaded as a sequence classifier ({error})") from None
@@ -118,8 +128,10 @@ def _plain_model(source: Path) -> "nn.Module":
 def _tokenizer(source: Path) -> Any:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
+    if not any((source / name).is_file() for name in _TOKENIZERS):
+        raise ProbeError(f"{source}: has no tokenizer ({', '.join(_TOKENIZERS[:3])}, …)")
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ProbeError(f"{source}: has no tokenizer ({error})") from None
 

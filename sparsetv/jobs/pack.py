@@ -20,7 +20,7 @@ from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
 from sparsetv.quantize.sign import to_signs
 from sparsetv.task_vector import FineTuned, Recipe, SparseTaskVector
-from sparsetv.taskfile import write_task
+from sparsetv.taskfile import is_task_file, write_task
 
 VALUES = ("exact", "sign")
 
@@ -38,6 +38,9 @@ class PackOptions:
         allocation: `global` or `tensor`, see `sparsetv.localize.magnitude`.
         values: `exact` or `sign`.
         prefix: (from, to) between the names of base and fine-tune where the rule cannot tell.
+        probe: Whether `pack_files` runs the models; None for wherever they can be built and run and the fine-tune has
+            at most 4 GiB.
+        seed: Seed of the probe's inputs.
     """
 
     density: float = 0.01
@@ -45,6 +48,8 @@ class PackOptions:
     allocation: str = "global"
     values: str = "exact"
     prefix: tuple[str, str] | None = None
+    probe: bool | None = None
+    seed: int = 0
 
 
 def pack(
@@ -80,8 +85,6 @@ def pack_files(
     *,
     name: str | None = None,
     options: PackOptions | None = None,
-    probe: bool | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> SparseTaskVector:
@@ -89,9 +92,6 @@ def pack_files(
 
     Args:
         base, finetuned, name, options, progress: As for `pack`.
-        probe: Whether to run the models; None for wherever they can be built and run and the fine-tune has at most
-            4 GiB.
-        seed: Seed of the probe's inputs.
         note: Told why a probe that was not insisted on is left out.
 
     Raises:
@@ -99,16 +99,17 @@ def pack_files(
     """
     from sparsetv.jobs.probe import AUTO_BYTES, add_probe  # noqa: PLC0415
 
-    task = pack(base, finetuned, name=name, options=options, progress=progress)
-    if probe is False:
+    chosen = options or PackOptions()
+    task = pack(base, finetuned, name=name, options=chosen, progress=progress)
+    if chosen.probe is False:
         return task
     opened = open_checkpoint(base), open_checkpoint(finetuned)
     try:
-        if probe is None and opened[1].total_bytes > AUTO_BYTES:
+        if chosen.probe is None and opened[1].total_bytes > AUTO_BYTES:
             raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
-        return add_probe(task, *opened, seed=seed, progress=progress)
+        return add_probe(task, *opened, seed=chosen.seed, progress=progress)
     except ProbeError as error:
-        if probe:
+        if chosen.probe:
             raise
         if note is not None:
             note(f"no probe, so no match scale: {error}")
@@ -122,8 +123,6 @@ def pack_to(
     *,
     name: str | None = None,
     options: PackOptions | None = None,
-    probe: bool | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> SparseTaskVector:
@@ -131,18 +130,15 @@ def pack_to(
 
     Args:
         output: File to write, atomically.
-        base, finetuned, name, options, probe, seed, progress, note: As for `pack_files`.
+        base, finetuned, name, options, progress, note: As for `pack_files`.
 
     Raises:
-        OutputError: The file cannot be written, or is one of the inputs.
+        OutputError: The file cannot be written, or exists and is no task file.
     """
     check_writable(output)
-    target = Path(output).resolve()
-    for source in (base, finetuned):
-        shards = open_checkpoint(source).shards.values()
-        if any(shard.path.resolve() == target for shard in shards):
-            raise OutputError(f"{output}: is a weight file of {source}; choose another output")
-    task = pack_files(base, finetuned, name=name, options=options, probe=probe, seed=seed, progress=progress, note=note)
+    if Path(output).exists() and not is_task_file(output):
+        raise OutputError(f"{output}: exists and is no task file; choose another output, or remove it first")
+    task = pack_files(base, finetuned, name=name, options=options, progress=progress, note=note)
     write_task(output, task)
     return task
 

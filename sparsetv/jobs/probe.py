@@ -113,7 +113,7 @@ def _frame(checkpoint: Checkpoint) -> tuple[int, int]:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception:
         return -1, -1
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsetv.calibrate.scales import resolve_scale
-from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.calibrate.scales import NAMED, resolve_scale
+from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
@@ -16,11 +16,12 @@ from sparsetv.compose.record import ROOM, Record, is_stitched
 from sparsetv.compose.rules import find_rule
 from sparsetv.compose.stitch import Active, mix
 from sparsetv.compose.stitch import stitch as write_stitched
-from sparsetv.errors import BusyError, NotFoundError, OutputError, UsageError
+from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
 Progress = Callable[[str, int, int], None]
+_LARGEST = 3e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def stitch(
     find_rule(chosen.rule)
     target = Path(output)
     checkpoint = open_checkpoint(base)
-    _check_output(target, checkpoint.location.directory)
+    _check_output(target, checkpoint)
     if checkpoint.location.directory is not None and is_stitched(checkpoint.location.directory):
         raise UsageError(f"{base}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
@@ -115,6 +116,8 @@ def _change(
     with _locked(path):
         stitched = open_stitched(path)
         record = stitched.record
+        if isinstance(record.scale, str) and record.scale not in NAMED:
+            raise FormatError(f"{path}: the record names an unknown scale {record.scale!r}; update sparsetv")
         present = [member.name for member in record.members]
         for name in gone:
             if name not in present:
@@ -128,6 +131,8 @@ def _change(
             stitched.base(),
             mix(chosen, rule=record.rule, scale=record.scale),
             path,
+            keep=stitched.own_files(),
+            expected=record.base_digest,
             progress=_reporter(progress, stitched.merged.total_bytes),
         )
 
@@ -140,20 +145,28 @@ def _activate(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], s
     for task in tasks:
         policy, number = resolve_scale(task, scale, company=len(tasks))
         active.append(Active(task, float(weights.get(task.name, 1.0)), policy, number))
+        if not abs(active[-1].coefficient) <= _LARGEST:
+            raise UsageError(f"{task.name}: weight times scale is {active[-1].coefficient}; use a finite, smaller one")
     return active
 
 
-def _check_output(target: Path, base: Path | None) -> None:
-    if base is not None and target.exists() and target.resolve() == base.resolve():
+def _check_output(target: Path, base: Checkpoint) -> None:
+    resolved, directory = target.resolve(), base.location.directory
+    if directory is not None and resolved == directory.resolve():
         raise OutputError(f"{target}: is the base itself; choose another output directory")
-    if base is not None and target.resolve().is_relative_to(base.resolve()):
+    if directory is not None and resolved.is_relative_to(directory.resolve()):
         raise OutputError(f"{target}: lies inside the base; choose another output directory")
+    if any(shard.path.resolve().is_relative_to(resolved) for shard in base.shards.values()):
+        raise OutputError(f"{target}: holds the base itself; choose another output directory")
     if not target.exists():
         return
     if not target.is_dir():
         raise OutputError(f"{target}: is a file; name a directory")
-    if any(target.iterdir()) and not is_stitched(target):
-        raise OutputError(f"{target}: holds files that sparsetv did not write; name a new directory")
+    strangers = (
+        open_stitched(target).own_files() if is_stitched(target) else {item.name: item for item in target.iterdir()}
+    )
+    if strangers:
+        raise OutputError(f"{target}: holds {min(strangers)}, which sparsetv did not write; name a new directory")
 
 
 @contextmanager

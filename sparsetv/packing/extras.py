@@ -38,7 +38,8 @@ def check_scope(vector: TaskVector, names: Iterable[str], wanted: Iterable[str])
                 f"{name}: base has shape {vector.base.shape(name)}, fine-tune {other}; exclude it with "
                 f"`--scope '!{name}'` to carry it whole"
             )
-        _check_dtype(vector, name)
+        if not _same_bits(vector, name, vector.finetuned_name(name)):
+            _check_dtype(vector, name)
 
 
 def _check_dtype(vector: TaskVector, name: str) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from sparsetv.errors import FormatError
 
-
 DIMENSIONS = 16
 """SPEC 3.5: most dimensions of a tensor."""
 

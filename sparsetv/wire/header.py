@@ -21,6 +21,8 @@ _MAGICS = (
     (b"<html", "an HTML page; the download returned an error page"),
     (b"PK\x03\x04", "a zip archive or a PyTorch pickle; convert it to safetensors first"),
     (b"\x80\x02", "a Python pickle; convert it to safetensors first"),
+    (b"\x80\x03", "a Python pickle; convert it to safetensors first"),
+    (b"\x80\x05", "a Python pickle; convert it to safetensors first"),
     (b"\x80\x04", "a Python pickle; convert it to safetensors first"),
     (b"GGUF", "a GGUF file; use the safetensors checkpoint it was made from"),
 )
@@ -87,7 +89,7 @@ def parse_header(data: bytes, *, file_size: int | None, what: str) -> Header:
     if not isinstance(value, dict):
         raise FormatError(f"{what}: header is not an object")
     metadata = _metadata(value.pop("__metadata__", {}), what)
-    tensors = {name: _entry(item, f"{what}: {name}") for name, item in value.items()}
+    tensors = {as_text(name, where=what): _entry(item, f"{what}: {name}") for name, item in value.items()}
     tensors = dict(sorted(tensors.items(), key=lambda pair: (pair[1].start, pair[1].stop)))
     _check_cover(tensors, payload=None if file_size is None else file_size - len(data), what=what)
     return Header(len(data), tensors, metadata)
