@@ -78,7 +78,7 @@ def test_match_recovers_the_skill_that_plain_sparsification_loses(models: Path, 
     lines = (DATA / "tasks" / "TREC" / "test.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)) == {"text", "label"} for line in lines)
     data = DATA / "tasks" / "TREC" / "test.jsonl"
-    pack_to(tmp_path / "trec.stv", models / "base", models / "TREC", probe=True)
+    pack_to(tmp_path / "trec.stv", models / "base", models / "TREC", options=PackOptions(probe=True))
     stitch(models / "base", [tmp_path / "trec.stv"], tmp_path / "match")
     stitch(models / "base", [tmp_path / "trec.stv"], tmp_path / "none", options=StitchOptions(scale="none"))
     assert evaluate(tmp_path / "match", data).value > 0.92

@@ -1,0 +1,304 @@
+"""Files and directories that are the old or the new ones whatever call fails, in every command that writes."""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import listing, make_pair, outcome, pack_to
+
+from sparsetv import atomic
+from sparsetv.errors import OutputError, SparseTVError
+from sparsetv.jobs.stitch import add, remove, stitch
+from sparsetv.taskfile import read_task, write_task
+
+CALLS = ("write", "fsync", "rename", "replace", "open", "mkdir", "sendfile")
+
+
+class Saboteur:
+    """Lets the n-th of some calls to the system fail, or counts them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, error: int = errno.ENOSPC) -> None:
+        self.calls = 0
+        self.fail_at = -1
+        self._error = error
+        for name in CALLS:
+            patch.setattr(os, name, self._wrap(name, getattr(os, name)))
+        patch.setattr(atomic, "_exchange", self._wrap("renameat2", atomic._exchange))
+
+    def _wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **named: Any) -> Any:
+            if name == "open" and not args[1] & os.O_CREAT:
+                return call(*args, **named)
+            self.calls += 1
+            if self.calls == self.fail_at:
+                raise OSError(self._error, os.strerror(self._error))
+            return call(*args, **named)
+
+        return wrapped
+
+
+@pytest.fixture
+def saboteur() -> Iterator[Callable[[], Saboteur]]:
+    patch = pytest.MonkeyPatch()
+    yield lambda: Saboteur(patch)
+    patch.undo()
+
+
+def visible(path: Path) -> dict[str, str]:
+    return {name.removeprefix(str(path)): kind for name, kind in listing(path).items()}
+
+
+# write_file
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+    assert atomic.write_file(target, [b"new ", b"", b"content"]) == 11
+    assert target.read_bytes() == b"new content"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_the_mode(umask: int, tmp_path: Path) -> None:
+    old = os.umask(umask)
+    try:
+        atomic.write_file(tmp_path / "a", [b"x"])
+        with atomic.new_directory(tmp_path / "d") as directory:
+            (directory / "x").write_bytes(b"")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o777 & ~umask
+
+
+def test_a_link_to_a_file_stays_one(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(Path("real") / "file")
+    atomic.write_file(tmp_path / "link", [b"new"])
+    assert (tmp_path / "link").readlink() == Path("real") / "file"
+    assert (real / "file").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+
+
+def test_a_dangling_link_gets_its_target(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("later")
+    atomic.write_file(tmp_path / "link", [b"new"])
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "later").read_bytes() == b"new"
+
+
+def test_targets_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    for name, message in (
+        ("directory", r"directory: it is a directory; name a file"),
+        ("fifo", r"fifo: it is not a regular file"),
+        ("no/where", r"no/where: directory .*/no does not exist; create it first"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            atomic.check_writable(tmp_path / name)
+        with pytest.raises(OutputError, match=message):
+            atomic.write_file(tmp_path / name, [b"x"])
+    assert sorted(os.listdir(tmp_path)) == ["directory", "fifo"]
+
+
+def test_the_longest_name_that_the_system_takes_can_be_written(tmp_path: Path) -> None:
+    for name in ("a" * 255, "\u00e9" * 127, "\u65e5" * 85):
+        atomic.write_file(tmp_path / name, [b"x"])
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    assert atomic.write_file(tmp_path / "a", [b"0123456789"]) == 10
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_parts_that_fail_leave_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    def parts() -> Iterator[bytes]:
+        yield b"half"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write_file(tmp_path / "a", parts())
+    assert visible(tmp_path).keys() == {"/a"}
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+# new_directory
+
+
+def test_a_directory_that_fails_vanishes(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic.new_directory(tmp_path / "d") as directory:
+            (directory / "x").write_bytes(b"x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["one call", "two renames"])
+def test_a_directory_is_replaced_whole(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchange:
+        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    target = tmp_path / "d"
+    (target / "sub").mkdir(parents=True)
+    (target / "sub" / "old").write_bytes(b"")
+    (tmp_path / "link").symlink_to("d")
+    with atomic.new_directory(tmp_path / "link") as directory:
+        (directory / "new").write_bytes(b"")
+    assert os.listdir(target) == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["d", "link"]
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_two_renames_that_fail_leave_the_old_directory(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where directories cannot be exchanged in one call, the old one is put back if the second rename fails."""
+    target = tmp_path / "d"
+    target.mkdir()
+    (target / "old").write_bytes(b"")
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    real, calls = os.rename, []
+
+    def rename(*args: Any, **named: Any) -> None:
+        calls.append(args)
+        if len(calls) == failing:
+            raise OSError(errno.EACCES, "Permission denied")
+        real(*args, **named)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*d: Permission denied"),
+        atomic.new_directory(target) as directory,
+    ):
+        (directory / "new").write_bytes(b"")
+    assert visible(tmp_path).keys() == {"/d", "/d/old"}
+
+
+def test_every_file_is_synced_before_a_directory_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename that reaches the disk before its contents leaves empty files after a power cut."""
+    pair = make_pair(tmp_path)
+    task = pack_to(tmp_path / "t.stv", pair.base, pair.tuned)
+    synced: set[int] = set()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stitch(pair.base, [task], tmp_path / "out")
+    unsynced = [str(path) for path in (tmp_path / "out").rglob("*") if path.stat().st_ino not in synced]
+    assert unsynced == []
+    assert tmp_path.stat().st_ino in synced
+
+
+# Every call of every command that writes
+
+
+def _everywhere(
+    room: Path, target: str, action: Callable[[Path], object], make: Callable[[], Saboteur]
+) -> tuple[int, set[str]]:
+    """Run `action` on copies of `room` with each call failing in turn; (calls, states that `target` was left in)."""
+    old = visible(room)
+    reference = room.with_name("reference")
+    shutil.copytree(room, reference, symlinks=True)
+    counter = make()
+    action(reference)
+    calls, states = counter.calls, set()
+    for number in range(1, calls + 1):
+        copy = room.with_name(f"{room.name}-{number}")
+        shutil.copytree(room, copy, symlinks=True)
+        counter.calls, counter.fail_at = 0, number
+        error = outcome(partial(action, copy))
+        assert error is None or isinstance(error, SparseTVError), f"call {number}: {error!r} has no known class"
+        assert error is None or target in str(error)
+        counter.fail_at = -1
+        found = visible(copy)
+        if found == old:
+            states.add("old")
+            assert error is not None
+        else:
+            assert _content(found) == _content(visible(reference)), f"call {number} left a mixture"
+            states.add("new")
+        shutil.rmtree(copy)
+    return calls, states
+
+
+def _content(seen: dict[str, str]) -> dict[str, str]:
+    return {name: kind for name, kind in seen.items() if not name.endswith("sparsetv.json")}
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """Base, fine-tunes, task files, and a directory with one task stitched."""
+    path = tmp_path / "room"
+    pair = make_pair(path)
+    pack_to(path / "one.stv", pair.base, pair.tuned, name="one")
+    pack_to(path / "two.stv", pair.base, pair.tuned, name="two", density=0.4)
+    (path / "base" / "tokenizer.json").write_text("{}")
+    stitch(path / "base", [path / "one.stv"], path / "out")
+    return path
+
+
+def test_packing_leaves_the_old_file_or_the_new_one(room: Path, saboteur: Callable[[], Saboteur]) -> None:
+    task = read_task(room / "two.stv")
+    calls, states = _everywhere(room, "one.stv", lambda path: write_task(path / "one.stv", task), saboteur)
+    assert calls >= 6
+    assert states == {"old", "new"}
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_stitching_leaves_the_old_directory_or_the_new_one(
+    exists: bool, room: Path, saboteur: Callable[[], Saboteur]
+) -> None:
+    name = "out" if exists else "fresh"
+    calls, states = _everywhere(
+        room, name, lambda path: stitch(path / "base", [path / "one.stv", path / "two.stv"], path / name), saboteur
+    )
+    assert calls >= 20
+    assert states == {"old", "new"}
+
+
+def test_adding_leaves_the_old_directory_or_the_new_one(room: Path, saboteur: Callable[[], Saboteur]) -> None:
+    calls, states = _everywhere(room, "out", lambda path: add(path / "out", [path / "two.stv"]), saboteur)
+    assert calls >= 20
+    assert states == {"old", "new"}
+
+
+def test_removing_leaves_the_old_directory_or_the_new_one(room: Path, saboteur: Callable[[], Saboteur]) -> None:
+    calls, states = _everywhere(room, "out", lambda path: remove(path / "out", ["one"]), saboteur)
+    assert calls >= 10
+    assert states == {"old", "new"}
+
+
+def test_an_interrupt_while_stitching_leaves_nothing(room: Path) -> None:
+    before = visible(room)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stitch(room / "base", [room / "one.stv"], room / "fresh", progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        add(room / "out", [room / "two.stv"], progress=interrupt)
+    assert visible(room) == before
