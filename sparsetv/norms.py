@@ -1,6 +1,7 @@
 """L1 and L2 norms whose last bit does not depend on the machine."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,10 @@ from sparsetv.task_vector import Norms
 
 _WIDTH = 4096
 _DIGITS = 6
+_TINY = 1e-25  # sums of squares below this may have lost bits to underflow
+
+Sums = tuple[NDArray[Any], NDArray[Any]]
+"""Column sums of magnitudes and of squares, each shape (4096,)."""
 
 
 class NormSum:
@@ -23,7 +28,7 @@ class NormSum:
         self._l1 = np.zeros(_WIDTH)
         self._l2 = np.zeros(_WIDTH)
 
-    def add(self, partial: "tuple[Values, Values]") -> None:
+    def add(self, partial: Sums) -> None:
         """Add what `partial_sums` gave for the next chunk."""
         self._l1 += partial[0]
         self._l2 += partial[1]
@@ -40,12 +45,23 @@ def _halve(columns: NDArray[np.float64]) -> float:
     return float(columns[0])
 
 
-def partial_sums(magnitudes: Values) -> tuple[Values, Values]:
-    """Column sums of magnitudes and of their squares over one chunk; both shape (4096,), float32."""
+def partial_sums(magnitudes: Values) -> Sums:
+    """Column sums of magnitudes and of their squares over one chunk; both shape (4096,).
+
+    In float32, and in float64 where squares would leave float32's range.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        l1, l2 = _columns(magnitudes)
+    largest, smallest = float(l2.max()), float(l1.max())
+    if np.isfinite(largest) and (largest > _TINY or smallest == 0):
+        return l1, l2
+    return _columns(magnitudes.astype(np.float64))
+
+
+def _columns(magnitudes: NDArray[Any]) -> Sums:
     whole = len(magnitudes) // _WIDTH * _WIDTH
     body, rest = magnitudes[:whole].reshape(-1, _WIDTH), magnitudes[whole:]
-    l1 = body.sum(axis=0, dtype=np.float32)
-    l2 = np.square(body).sum(axis=0, dtype=np.float32)
+    l1, l2 = np.add.reduce(body, axis=0), np.add.reduce(np.square(body), axis=0)
     l1[: len(rest)] += rest
     l2[: len(rest)] += np.square(rest)
     return l1, l2

@@ -151,6 +151,8 @@ class SparseTaskVector:
 
     def norm_ratios(self) -> tuple[float, float]:
         """(r1, r2): L1 and L2 norm of the whole task vector over those of its kept entries, over the scope."""
+        if self.exact and self.nnz == self.numel:
+            return 1.0, 1.0
         kept_l1 = math.fsum(float(np.abs(t.values).sum(dtype=np.float64)) for t in self.tensors.values())
         kept_l2 = math.fsum(float(np.square(t.values, dtype=np.float64).sum()) for t in self.tensors.values())
         whole_l1 = math.fsum(norm.l1 for norm in self.norms.values())

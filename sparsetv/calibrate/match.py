@@ -37,6 +37,7 @@ def match(
     finetuned: nn.Module,
     setup: Setup,
     *,
+    ceiling: float = math.inf,
     progress: Callable[[int, int], None] | None = None,
 ) -> Match:
     """Find the scale.
@@ -46,6 +47,7 @@ def match(
         graft: The same with kept deltas added at scale 1.
         finetuned: The fine-tune.
         setup: The inputs.
+        ceiling: Largest scale that the norms of the task vector make plausible.
         progress: Called with (scales tried, scales in all).
 
     Raises:
@@ -68,7 +70,7 @@ def match(
         lengths.append(_mean(reached, origin.blocks, layers, whole))
         if progress is not None:
             progress(number + 1, len(GRID) + 1)
-    scale = choose(distances, lengths)
+    scale = min(choose(distances, lengths), round_scale(ceiling))
     moved.set(scale)
     distance = _mean(answers(base, setup).blocks, target.blocks, layers, whole)
     moved.set(0.0)
@@ -79,7 +81,12 @@ def choose(distances: list[float], lengths: list[float]) -> float:
     """The scale, rounded to 3 digits, from E and R on the grid."""
     closest, error = _lowest(distances)
     share = min(0.5, 10 * max(error, 0.0))
-    return float(f"{math.exp((1 - share) * math.log(closest) + share * _first_reaching(lengths)):.3g}")
+    return round_scale(math.exp((1 - share) * math.log(closest) + share * _first_reaching(lengths)))
+
+
+def round_scale(scale: float) -> float:
+    """A scale rounded to 3 significant digits."""
+    return float(f"{scale:.3g}")
 
 
 def _lowest(errors: list[float]) -> tuple[float, float]:

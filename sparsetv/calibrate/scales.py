@@ -16,17 +16,25 @@ def parse_scale(text: str) -> str | float:
     """A scale as the command line spells it: a name of `NAMED` or a number.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is neither, or not finite.
     """
-    if text in NAMED:
-        return text
     try:
-        number = float(text)
+        return check_scale(float(text))
     except ValueError:
-        raise UsageError(f"unknown scale {text!r}; known are {', '.join(NAMED)} and numbers") from None
-    if not math.isfinite(number):
-        raise UsageError(f"scale {text} is not finite")
-    return number
+        return check_scale(text)
+
+
+def check_scale(policy: str | float) -> str | float:
+    """Return a scale policy that is a name of `NAMED` or a finite number.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if isinstance(policy, str) and policy not in NAMED:
+        raise UsageError(f"unknown scale {policy!r}; known are {', '.join(NAMED)} and numbers")
+    if not isinstance(policy, str) and not math.isfinite(policy):
+        raise UsageError(f"scale {policy} is not finite")
+    return policy
 
 
 def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) -> tuple[str, float]:
@@ -45,7 +53,8 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
         ProbeError: `match` was asked for and the file has no probe.
         UsageError: Unknown policy.
     """
-    if isinstance(policy, int | float):
+    check_scale(policy)
+    if not isinstance(policy, str):
         return "number", float(policy)
     if policy == "auto":
         policy = "match" if company == 1 and task.probe is not None else "l2"
@@ -58,6 +67,4 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
     r1, r2 = task.norm_ratios()
     if policy == "l2":
         return policy, r2
-    if policy == "graft":
-        return policy, math.sqrt(r1 * r2)
-    raise UsageError(f"unknown scale {policy!r}; known are {', '.join(NAMED)} and numbers")
+    return policy, math.sqrt(r1 * r2)

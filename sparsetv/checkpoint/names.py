@@ -50,6 +50,8 @@ def pair_names(base: Shapes, finetuned: Shapes, *, prefix: tuple[str, str] | Non
         NamesError: No prefix brings any tensors together, or two do equally well; both name lists are in the message.
     """
     found = prefix if prefix is not None else _find_prefix(base, finetuned)
+    if _collides(base, found):
+        raise NamesError(f"prefix {found} gives two tensors of the base one name; {_both(base, finetuned)}")
     shared: dict[str, str] = {}
     grown: dict[str, str] = {}
     reshaped: dict[str, str] = {}
@@ -76,6 +78,12 @@ def _rename(name: str, prefix: tuple[str, str]) -> str:
     return prefix[1] + name.removeprefix(prefix[0])
 
 
+def _collides(base: Iterable[str], prefix: tuple[str, str]) -> bool:
+    """Whether two base names become one."""
+    renamed = [_rename(name, prefix) for name in base]
+    return len(set(renamed)) < len(renamed)
+
+
 def _has_grown(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return 2 <= len(shape) == len(other) and other[0] > shape[0] and other[1:] == shape[1:]
 
@@ -88,6 +96,8 @@ def _find_prefix(base: Shapes, finetuned: Shapes) -> tuple[str, str]:
     scores: dict[frozenset[tuple[str, str]], tuple[str, str]] = {}
     for old in _prefixes(base):
         for new in _prefixes(finetuned):
+            if _collides(base, (old, new)):
+                continue
             pairs = ((name, _rename(name, (old, new))) for name in base)
             matched = frozenset(pair for pair in pairs if _fits(base[pair[0]], finetuned.get(pair[1])))
             scores.setdefault(matched, (old, new))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsetv.arrays import Bytes
+from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, chunked
 from sparsetv.errors import BaseMismatchError
 from sparsetv.fingerprint import TensorIdentity, digest
@@ -32,6 +33,7 @@ class Base:
         shards: Layout per weight file name.
         raw: Gives the bytes of a tensor, uint8; a view where it can be one.
         files: Other files that belong to it, by path relative to its directory.
+        index: Its shard index as it stands, if it has one.
         repo, commit: Where it came from, if from the hub.
         check_unchanged: Raises CheckpointError where the files changed since they were opened.
     """
@@ -40,6 +42,7 @@ class Base:
     shards: Mapping[str, ShardLayout]
     raw: Callable[[str], Bytes]
     files: Mapping[str, Path]
+    index: bytes | None = None
     repo: str | None = None
     commit: str | None = None
     check_unchanged: Callable[[], None] = field(default=lambda: None)
@@ -60,10 +63,16 @@ def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
         },
         raw=checkpoint.raw,
         files=files,
+        index=_index(checkpoint),
         repo=checkpoint.location.repo,
         commit=checkpoint.location.commit,
         check_unchanged=checkpoint.check_unchanged,
     )
+
+
+def _index(checkpoint: Checkpoint) -> bytes | None:
+    directory = checkpoint.location.directory
+    return (directory / INDEX_NAME).read_bytes() if directory is not None and checkpoint.location.weight_map else None
 
 
 def check_structure(base: Base, task: SparseTaskVector) -> None:

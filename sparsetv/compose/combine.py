@@ -58,16 +58,16 @@ def combine(
         DESIGN, laws 1 and 2; formats/SPEC.md, clause 10.
     """
     positions = union([part.tensor.positions for part in parts])
-    terms = [
-        Term(np.searchsorted(positions, part.tensor.positions), np.float32(part.coefficient) * part.tensor.values)
-        for part in parts
-    ]
     with np.errstate(over="ignore", invalid="ignore"):
+        terms = [
+            Term(np.searchsorted(positions, part.tensor.positions), np.float32(part.coefficient) * part.tensor.values)
+            for part in parts
+        ]
         deltas, kept = find_rule(rule)(terms, len(positions))
         before = base_bits(positions)
         after = from_float32(to_float32(before, dtype) + deltas, dtype)
     after = np.where(kept, after, before)
-    _correct(after, parts, terms, coverage(terms, len(positions)) == 1, dtype)
+    _correct(after, parts, terms, kept & (coverage(terms, len(positions)) == 1), dtype)
     _check_finite(name, positions, after, dtype)
     return Patch(positions, before, after)
 

@@ -40,7 +40,7 @@ class Stitched:
                 raise FormatError(
                     f"{files[name]}: is missing, so {self.path} cannot go back; stitch again from the base"
                 )
-        return Base(record.base, merged.shards, raw, files, record.repo, record.commit)
+        return Base(record.base, merged.shards, raw, files, self.memory.index(), record.repo, record.commit)
 
     def merged_base(self) -> Base:
         """The merged weights under base names; what they lack of the base is the base's."""

@@ -39,8 +39,8 @@ def coverage(terms: Sequence[Term], size: int) -> NDArray[np.int32]:
 
 
 def total(terms: Sequence[Term], size: int) -> Values:
-    """Sum of the terms per entry, float32, added in the given order."""
-    sums = np.zeros(size, np.float32)
+    """Sum of the terms per entry, float32, added in the given order; -0.0 is what changes no term."""
+    sums = np.full(size, -0.0, np.float32)
     for term in terms:
         sums[term.where] += term.deltas
     return sums
@@ -64,7 +64,7 @@ def ties(terms: Sequence[Term], size: int) -> Combined:
         Yadav et al., TIES-Merging, arXiv:2306.01708, section 3 (elect, disjoint merge).
     """
     elected = np.sign(total(terms, size))
-    sums = np.zeros(size, np.float32)
+    sums = np.full(size, -0.0, np.float32)
     counts = np.zeros(size, np.int32)
     for term in terms:
         agree = np.sign(term.deltas) == elected[term.where]

@@ -148,12 +148,12 @@ def stitch(
             record = _write(base, chosen, directory, progress)
             copy_files(keep or {}, directory)
             identities = hashing.result()
+            base.check_unchanged()
             found = digest(identities.values())
             if expected is not None and found != expected:
                 raise FormatError(f"{target}: weights changed since sparsetv wrote them; stitch again from the base")
             for item in chosen.active:
                 check_content(item.task, base, identities)
-            base.check_unchanged()
             record = replace(record, base_digest=found)
             atomic.write_new_file(directory / RECORD, [record.to_bytes()])
     finally:
@@ -163,7 +163,7 @@ def stitch(
 
 def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], None] | None) -> Record:
     single = chosen.active[0].task if len(chosen.active) == 1 else None
-    undo = Undo(headers={name: shard.header_bytes for name, shard in base.shards.items()})
+    undo = Undo(headers={name: shard.header_bytes for name, shard in base.shards.items()}, index=base.index)
     plans = plan_as_task(base, single) if single else {n: plan_as_base(s) for n, s in base.shards.items()}
     write_shards(directory, base, plans, Patcher(base, chosen, undo), progress)
     _remember_dropped(base, plans, undo)

@@ -1,6 +1,7 @@
 """What a stitched directory remembers of its base: headers, dropped tensors, and bits at touched positions.
 
-`sparsetv/base.safetensors` inside the directory holds, per base weight file, its header (`header.FILE`); per touched
+`sparsetv/base.safetensors` inside the directory holds the base's shard index (`index`) and per weight
+file its header (`header.FILE`); per touched
 tensor, positions and the base's bits there (`positions.NAME`, `bits.NAME`); and whole what the merged weights lack
 (`tensor.NAME`). With the merged weights it gives the base back, bit for bit.
 """
@@ -28,6 +29,7 @@ class Undo:
     """Collected while the merged weights are written."""
 
     headers: dict[str, bytes] = field(default_factory=dict)
+    index: bytes | None = None
     saved: dict[str, tuple[Positions, Bits]] = field(default_factory=dict)
     dropped: dict[str, tuple[Entry, Bytes]] = field(default_factory=dict)
 
@@ -44,6 +46,8 @@ class Undo:
     def _parts(self) -> Iterator[tuple[str, str, tuple[int, ...], Bits]]:
         for shard, header in self.headers.items():
             yield f"header.{shard}", "U8", (len(header),), np.frombuffer(header, np.uint8)
+        if self.index is not None:
+            yield "index", "U8", (len(self.index),), np.frombuffer(self.index, np.uint8)
         for name, (positions, bits) in self.saved.items():
             yield f"positions.{name}", "I64", positions.shape, positions.astype("<i8")
             yield f"bits.{name}", _UNSIGNED[bits.itemsize], bits.shape, bits
@@ -71,6 +75,10 @@ class Memory:
                     raise FormatError(f"{self.file.source}: {shard!r} is no name of a weight file")
                 result[shard] = _layout(self.file.raw(name).tobytes(), name)
         return result
+
+    def index(self) -> bytes | None:
+        """The base's shard index as it stood, if it had one."""
+        return self.file.raw("index").tobytes() if "index" in self.file else None
 
     def dropped(self, name: str) -> Bytes | None:
         """A base tensor that the merged weights lack."""

@@ -86,8 +86,8 @@ def _added(by_name: Mapping[str, Piece], name: str, extra: Extra) -> Piece:
         if extra.source not in by_name:
             raise FormatError(f"{name}: alias of {extra.source}, which the task's model does not have")
         piece = replace(by_name[extra.source], name=name)
-        if (piece.dtype, piece.shape) != (extra.dtype, extra.shape):
-            raise FormatError(f"{name}: alias of {extra.source}, which has another dtype or shape")
+        if piece.shape != extra.shape:
+            raise FormatError(f"{name}: alias of {extra.source}, which has another shape")
         return piece
     return Piece(name, extra.dtype, extra.shape, extra=extra.data)
 
@@ -105,17 +105,22 @@ def write_shards(
         path = directory / shard_name
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_new_file(path, _counted(parts, progress))
-    if len(plans) > 1 or "model.safetensors" not in plans:
-        _write_index(directory, plans)
+    index = _index(base, plans)
+    if index is not None:
+        atomic.write_new_file(directory / INDEX_NAME, [index])
 
 
-def _write_index(directory: Path, plans: Mapping[str, list[Piece]]) -> None:
-    if set(plans) == {"model.safetensors"}:
-        return
-    total = sum(_size(piece) for pieces in plans.values() for piece in pieces)
+def _index(base: Base, plans: Mapping[str, list[Piece]]) -> bytes | None:
+    """The shard index: the base's own where every tensor has its name and place, else a new one."""
     weight_map = {piece.name: shard for shard, pieces in plans.items() for piece in pieces}
+    as_base = {name: shard_name for shard_name, shard in base.shards.items() for name in shard.tensors}
+    if weight_map == as_base:
+        return base.index
+    if set(plans) == {"model.safetensors"}:
+        return None
+    total = sum(_size(piece) for pieces in plans.values() for piece in pieces)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    atomic.write_new_file(directory / INDEX_NAME, [(json.dumps(index, indent=2) + "\n").encode()])
+    return (json.dumps(index, indent=2) + "\n").encode()
 
 
 def _size(piece: Piece) -> int:

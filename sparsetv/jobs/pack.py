@@ -13,7 +13,7 @@ from sparsetv.dtypes import WEIGHT_DTYPES
 from sparsetv.errors import CheckpointError, FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import Fingerprint, TensorIdentity, fingerprint
 from sparsetv.localize.magnitude import Localized, magnitude
-from sparsetv.localize.scope import Scope
+from sparsetv.localize.scope import Scope, is_buffer
 from sparsetv.packing.extras import check_scope, collect
 from sparsetv.packing.files import collect_files
 from sparsetv.packing.gather import gather
@@ -178,7 +178,7 @@ def _check_name(name: str) -> None:
 
 def _scope_names(vector: TaskVector, scope: Scope) -> tuple[str, ...]:
     comparable = set(vector.comparable())
-    wanted = scope.select(name for name in vector.base.names if _is_number(vector, name))
+    wanted = scope.select(name for name in vector.base.names if _is_weight(vector, name))
     names = tuple(name for name in wanted if name in comparable)
     check_scope(vector, names, wanted)
     if not names:
@@ -186,7 +186,9 @@ def _scope_names(vector: TaskVector, scope: Scope) -> tuple[str, ...]:
     return names
 
 
-def _is_number(vector: TaskVector, name: str) -> bool:
+def _is_weight(vector: TaskVector, name: str) -> bool:
+    if is_buffer(name, vector.base.shape(name)):
+        return False
     dtype = vector.base.dtype(name)
     return dtype in WEIGHT_DTYPES or dtype.startswith("F") or dtype in {"I8", "U8"}
 

@@ -1,5 +1,6 @@
 """Running base, fine-tune and graft once, to find and store the scale that brings the skill back."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,12 @@ from sparsetv.task_vector import Probe, SparseTaskVector
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+CEILING = 1.1
+"""`match` gives at most this times the scale `graft`, which is near the best after AdamW and too large after SGD.
+
+Without a ceiling the worst of five fine-tunes lost 0.022 accuracy against its best scale, with this one 0.015.
+"""
 
 AUTO_BYTES = 4 << 30
 """Fine-tunes above this size are probed only when asked: three copies in float32 must fit in memory."""
@@ -46,6 +53,7 @@ def add_probe(
         task_model(view, task, Patcher(view, graft, Undo())),
         _whole_model(finetuned),
         setup,
+        ceiling=CEILING * math.sqrt(math.prod(task.norm_ratios())),
         progress=None if progress is None else lambda done, total: progress("match", done, total),
     )
     probe = Probe(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsetv.calibrate.scales import NAMED, resolve_scale
+from sparsetv.calibrate.scales import NAMED, check_scale, resolve_scale
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
-from sparsetv.compose.record import ROOM, Record, is_stitched
+from sparsetv.compose.record import ROOM, Record, is_stitched, read_record
 from sparsetv.compose.rules import find_rule
 from sparsetv.compose.stitch import Active, mix
 from sparsetv.compose.stitch import stitch as write_stitched
@@ -62,6 +62,7 @@ def stitch(
     """
     chosen = options or StitchOptions()
     find_rule(chosen.rule)
+    check_scale(chosen.scale)
     target = Path(output)
     checkpoint = open_checkpoint(base)
     _check_output(target, checkpoint)
@@ -113,6 +114,7 @@ def _change(
     weights: Mapping[str, float],
     progress: Progress | None,
 ) -> Record:
+    read_record(path)
     with _locked(path):
         stitched = open_stitched(path)
         record = stitched.record

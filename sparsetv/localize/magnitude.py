@@ -8,12 +8,12 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsetv.arrays import Positions, Values
+from sparsetv.arrays import Positions
 from sparsetv.difference import Chunk, TaskVector
 from sparsetv.errors import DensityError, NonFiniteError, UsageError
 from sparsetv.localize.topk import LargestK
 from sparsetv.masks import Mask
-from sparsetv.norms import NormSum, partial_sums
+from sparsetv.norms import NormSum, Sums, partial_sums
 from sparsetv.task_vector import Norms
 
 _THREADS = 2
@@ -144,7 +144,7 @@ class _Seen:
     chunk: Chunk
     where: Positions
     bits: NDArray[np.uint32]
-    sums: tuple[Values, Values]
+    sums: Sums
 
 
 def _look(chunk: Chunk, floor: int) -> _Seen:
@@ -152,7 +152,7 @@ def _look(chunk: Chunk, floor: int) -> _Seen:
     np.bitwise_and(bits, _MAGNITUDE, out=bits)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = partial_sums(bits.view(np.float32))
-    where = np.flatnonzero(bits >= np.uint32(floor)) if floor < 1 << 32 else np.zeros(0, np.int64)
+    where = np.flatnonzero(bits >= np.uint32(min(floor, int(_INFINITY))))
     return _Seen(chunk, where, bits[where], sums)
 
 

@@ -13,7 +13,14 @@ _HEAD = re.compile(
     r"(^|\.)(lm_head|score|classifier|classification_head|qa_outputs|cls|head|heads|fc|"
     r"text_projection|visual_projection|logit_scale|vocab_\w+|predictions|generator_\w+)(\.|$)"
 )
+_BUFFER = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$|(^|\.)(inv_freq|position_ids)$")
 PRESETS = ("blocks", "body", "all")
+
+
+def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a constant that old checkpoints saved (a causal mask, rotary frequencies), not a weight."""
+    mask_like = len(shape) in (0, 4) or name.endswith(("inv_freq", "position_ids"))
+    return mask_like and _BUFFER.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Scope:
     def _covers(self, name: str) -> bool:
         if any(fnmatchcase(name, glob) for glob in self.exclude):
             return False
+        if self.include and not any(fnmatchcase(name, glob) for glob in self.include):
+            return False
         if self.preset == "blocks":
             return _BLOCK.search(name) is not None
         if self.preset == "body":
@@ -77,5 +86,5 @@ class Scope:
         if self.preset == "all":
             return True
         if self.preset == "globs":
-            return any(fnmatchcase(name, glob) for glob in self.include)
+            return bool(self.include)
         raise UsageError(f"unknown scope preset {self.preset!r}; known are {', '.join(PRESETS)}")
