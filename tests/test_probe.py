@@ -3,9 +3,9 @@
 import hashlib
 import json
 import math
-from dataclasses import replace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
