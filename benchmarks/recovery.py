@@ -62,9 +62,17 @@ class Bench:
         self._room = room
         self._cache = Cache(room / "accuracy.json")
 
+    def file(self, name: str, density: float, values: str) -> Path:
+        """Where the packed task lies."""
+        return self._room / f"{name}-{density}-{values}.stv"
+
+    def checkpoint_bytes(self, name: str) -> int:
+        """Bytes of the fine-tune's weights."""
+        return (self._data.finetuned(name) / "model.safetensors").stat().st_size
+
     def task(self, name: str, density: float, values: str) -> SparseTaskVector:
         """The packed task, with its probe."""
-        file = self._room / f"{name}-{density}-{values}.stv"
+        file = self.file(name, density, values)
         if not file.exists():
             options = PackOptions(density=density, values=values, probe=True)
             write_task(file, pack_files(self._data.base(), self._data.finetuned(name), options=options))
@@ -111,7 +119,14 @@ def measure(bench: Bench, density: float, values: str) -> list[dict[str, Any]]:
         **{name: [tasks[other] for other in ADAMW] for name in ADAMW},
         "TREC-sgd": [tasks[other] for other in ("CR", "SST2", "SUBJ", "TREC-sgd")],
     }
-    return [_row(bench, name, tasks[name], company[name], f"{density:g} {values}") for name in tasks]
+    rows = []
+    for name, task in tasks.items():
+        size = {
+            "file_bytes": bench.file(name, density, values).stat().st_size,
+            "checkpoint_bytes": bench.checkpoint_bytes(name),
+        }
+        rows.append({**_row(bench, name, task, company[name], f"{density:g} {values}"), **size})
+    return rows
 
 
 def _row(bench: Bench, name: str, task: SparseTaskVector, company: list[SparseTaskVector], key: str) -> dict[str, Any]:
