@@ -102,6 +102,24 @@ def clear(room: Path) -> None:
     os.sync()
 
 
+def peak_of(job: str, room: Path) -> int:
+    """Peak anonymous memory of a job above that of a fresh process with everything imported, in bytes."""
+    command = [sys.executable, "-m", "benchmarks.runtime", "--room", str(room), "--peak", job]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(shown.stdout.strip())
+
+
+def print_peak(job: str, room: Path) -> None:
+    """Run a job once in this process and print the anonymous memory that it took."""
+    shutil.rmtree(room / "out", ignore_errors=True)
+    with peak_memory() as peak:
+        if job == "pack":
+            pack(room / "base", room / "finetuned", options=PackOptions(density=0.01))
+        else:
+            stitch(room / "base", [room / "kept.stv"], room / "out", options=StitchOptions(scale="none"))
+    print(peak.grown)
+
+
 def help_seconds() -> float:
     """Median seconds of `sparsetv --help` as a process."""
     command = [str(Path(sys.executable).parent / "sparsetv"), "--help"]
@@ -125,12 +143,8 @@ def measure(room: Path, rounds: int) -> dict[str, object]:
         rounds=rounds,
         before=lambda: clear(room),
     )
-    with peak_memory() as packing:
-        packed = pack(base, finetuned, options=options)
-    kept = packed.nnz
-    del packed
-    with peak_memory() as stitching:
-        stitch(base, [room / "kept.stv"], room / "out", options=StitchOptions(scale="none"))
+    peaks = {job: peak_of(job, room) for job in ("pack", "stitch")}
+    kept = task.nnz
     times = {name: median(values) for name, values in seconds.items()}
     return {
         "entries": sum(int(np.prod(shape)) for shape in shapes().values()),
@@ -141,9 +155,9 @@ def measure(room: Path, rounds: int) -> dict[str, object]:
         "seconds_all": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "pack_over_plain_pass": round(times["pack"] / times["plain_pass"], 2),
         "stitch_over_copy": round(times["stitch"] / times["copy_with_fsync"], 2),
-        "pack_peak_bytes": packing.grown,
+        "pack_peak_bytes": peaks["pack"],
         "pack_peak_limit_bytes": 300_000_000 + 24 * kept,
-        "stitch_peak_bytes": stitching.grown,
+        "stitch_peak_bytes": peaks["stitch"],
         "help_seconds": help_seconds(),
     }
 
@@ -152,7 +166,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--room", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peak", choices=["pack", "stitch"], help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.peak:
+        print_peak(args.peak, args.room)
+        return
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         result = measure(args.room or Path(temporary), args.rounds)

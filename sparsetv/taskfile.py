@@ -8,7 +8,6 @@ import numpy as np
 from sparsetv import atomic
 from sparsetv.container import layout
 from sparsetv.container.limits import Limits
-from sparsetv.container.manifest import Manifest
 from sparsetv.container.reader import Opened, decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import FormatError, NotFoundError
@@ -91,11 +90,6 @@ def read_task(path: Path | str, *, limits: Limits | None = None) -> SparseTaskVe
         LimitError: Decoding it would pass `limits`.
     """
     return decode(open_task(path, limits=limits))
-
-
-def read_manifest(path: Path | str) -> Manifest:
-    """The manifest of a task file, nothing else decoded."""
-    return open_task(path).manifest
 
 
 def sizes(opened: Opened) -> Sizes:

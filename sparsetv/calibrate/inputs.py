@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sparsetv.arrays import Values
 from sparsetv.errors import ProbeError
 
-KINDS = ("tokens", "causal", "pixels")
 Params = Mapping[str, int | float | str]
 
 

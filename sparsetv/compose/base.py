@@ -10,7 +10,7 @@ from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, chunked
 from sparsetv.errors import BaseMismatchError
-from sparsetv.fingerprint import TensorIdentity, digest
+from sparsetv.fingerprint import TensorIdentity, digest, first_difference
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import Entry
 
@@ -103,8 +103,7 @@ def check_content(task: SparseTaskVector, base: Base, identities: Mapping[str, T
     found = digest(identities[name] for name in touched)
     if found == task.base.touched:
         return
-    tags = task.base.tag_of()
-    different = next((name for name in touched if tags[name] != identities[name].sha256[:4].hex()), "unknown")
+    different = first_difference(task.base, {name: identities[name] for name in touched})
     raise BaseMismatchError(
         f"{task.name} was packed against base {task.base.touched[:12]}… but {base.source} is {found[:12]}… "
         f"(first difference: {different}); {_advice(task)}"

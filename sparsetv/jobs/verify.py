@@ -10,7 +10,7 @@ from sparsetv.compose.base import base_of, check_content, check_structure
 from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
-from sparsetv.fingerprint import digest
+from sparsetv.fingerprint import digest, first_difference
 from sparsetv.packing.extras import collect
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
@@ -63,8 +63,7 @@ def _check_base(task: SparseTaskVector, checkpoint: Checkpoint) -> Check:
     check_content(task, view, identities)
     if digest(identities.values()) == task.base.digest:
         return Check("base", f"all {len(identities)} tensors have the recorded hashes")
-    tags = task.base.tag_of()
-    other = next((name for name, item in identities.items() if tags.get(name) != item.sha256[:4].hex()), "a tensor")
+    other = first_difference(task.base, identities) or "a tensor that is missing"
     return Check("base", f"all touched tensors have the recorded hashes; untouched ones differ, first {other}")
 
 

@@ -1,0 +1,5 @@
+"""`python -m sparsetv`."""
+
+from sparsetv.cli import main
+
+main()
