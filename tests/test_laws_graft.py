@@ -26,7 +26,9 @@ from helpers import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose import weights as compose_weights
 from sparsetv.jobs.pack import PackOptions, pack
 from sparsetv.jobs.stitch import StitchOptions, stitch
@@ -187,3 +189,21 @@ def test_a_task_that_keeps_nothing_in_a_tensor_leaves_its_bytes(tmp_path: Path) 
     write_task(tmp_path / "task.stv", task)
     stitch(tmp_path / "base", [read_task(tmp_path / "task.stv")], tmp_path / "merged", options=PLAIN)
     assert_same_tensors(read_checkpoint(tmp_path / "merged"), tuned)
+
+
+@pytest.mark.parametrize("padding", range(8))
+def test_files_that_do_not_align_their_tensors_are_read_without_copies(tmp_path: Path, padding: int) -> None:
+    """safetensors pads its header to 8 bytes; other writers need not."""
+    paths = []
+    for name, value in (("base", 1.0), ("tuned", 1.5)):
+        path = write_checkpoint(tmp_path / name, {"w": torch.full((50,), value)})
+        data = (path / "model.safetensors").read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = data[8 : 8 + size].rstrip(b" ") + b" " * padding
+        (path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+        paths.append(path)
+    opened = open_checkpoint(paths[0])
+    assert np.shares_memory(opened.bits("w"), opened.raw("w"))
+    task = pack(*paths, options=PackOptions(density=0.5, scope=ALL))
+    stitch(paths[0], [task], tmp_path / "out", options=StitchOptions(scale="none"))
+    assert load_file(tmp_path / "out" / "model.safetensors")["w"].tolist() == [1.5] * 25 + [1.0] * 25

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from sparsetv import atomic
 from sparsetv.arrays import Bits, Positions
 from sparsetv.compose.base import Base, Hashing, check_content, check_structure
@@ -104,9 +102,7 @@ class Patcher:
         return patch
 
     def _reader(self, name: str, dtype: str) -> Callable[[Positions], Bits]:
-        raw = self._base.raw(name)
-        aligned = raw if raw.ctypes.data % SIZES[dtype] == 0 else np.frombuffer(raw.tobytes(), np.uint8)
-        bits = aligned.view(bits_dtype(dtype))
+        bits = self._base.raw(name).view(bits_dtype(dtype))
         return lambda positions: bits[positions]
 
 

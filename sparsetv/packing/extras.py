@@ -59,7 +59,7 @@ def collect(vector: TaskVector) -> dict[str, Extra]:
     alias of it. A tensor of another shape is carried whole, added rows alone where only rows were added, and so is a
     changed tensor of integers or booleans.
     """
-    finetuned, pairing = vector.finetuned, vector.pairing
+    finetuned, pairing, comparable = vector.finetuned, vector.pairing, set(vector.comparable())
     twins = _Twins(finetuned, [*pairing.shared.values(), *pairing.grown.values()])
     extras = {name: twins.find(name) or _whole(finetuned, name) for name in pairing.added}
     for name in pairing.reshaped.values():
@@ -67,13 +67,9 @@ def collect(vector: TaskVector) -> dict[str, Extra]:
     for base_name, name in pairing.grown.items():
         extras[name] = _rows(vector, base_name, name)
     for base_name, name in pairing.shared.items():
-        if base_name not in _comparable(vector) and not _same_bits(vector, base_name, name):
+        if base_name not in comparable and not _same_bits(vector, base_name, name):
             extras[name] = _whole(finetuned, name)
     return dict(sorted(extras.items()))
-
-
-def _comparable(vector: TaskVector) -> set[str]:
-    return set(vector.comparable())
 
 
 def _whole(finetuned: Checkpoint, name: str) -> Extra:
