@@ -23,8 +23,8 @@ from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.stitch import Active, Patcher, mix
 from sparsetv.compose.undo import Undo
-from sparsetv.evaluate.classify import accuracy
-from sparsetv.evaluate.data import read_examples
+from sparsetv.evaluation.classify import accuracy
+from sparsetv.evaluation.data import read_examples
 from sparsetv.jobs.evaluate import load
 from sparsetv.jobs.pack import PackOptions, pack_files
 from sparsetv.jobs.probe import task_model

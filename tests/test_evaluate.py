@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from sparsetv.errors import FormatError, NotFoundError, ProbeError, UsageError
-from sparsetv.evaluate.data import Example, read_examples
+from sparsetv.evaluation.data import Example, read_examples
 from sparsetv.jobs.evaluate import evaluate
 from sparsetv.jobs.pack import PackOptions, pack
 from sparsetv.jobs.stitch import StitchOptions, remove, stitch

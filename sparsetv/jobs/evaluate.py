@@ -17,7 +17,7 @@ from sparsetv.taskfile import read_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from sparsetv.evaluate.classify import Accuracy
+    from sparsetv.evaluation.classify import Accuracy
 
 
 _TOKENIZERS = (
@@ -52,8 +52,8 @@ def evaluate(
         ProbeError: The model cannot be built.
         NotFoundError: Data, directory or task do not exist.
     """
-    from sparsetv.evaluate.classify import accuracy  # noqa: PLC0415  torch only where a model runs
-    from sparsetv.evaluate.data import read_examples  # noqa: PLC0415
+    from sparsetv.evaluation.classify import accuracy  # noqa: PLC0415  torch only where a model runs
+    from sparsetv.evaluation.data import read_examples  # noqa: PLC0415
 
     examples = read_examples(data)
     model, tokenizer = load(Path(source), task)

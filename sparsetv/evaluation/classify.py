@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sparsetv.errors import UsageError
-from sparsetv.evaluate.data import Example
+from sparsetv.evaluation.data import Example
 
 MAX_LENGTH = 128
 _BATCH = 64
