@@ -2,17 +2,19 @@
 
 import ctypes
 import errno
+import mmap
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sparsetv.arrays import Bytes
+from sparsetv.arrays import Bits, Bytes, Positions
 from sparsetv.errors import OutputError
 
 _AT_FDCWD = -100
@@ -52,18 +54,65 @@ def check_writable(path: Path | str) -> None:
         raise OutputError(f"cannot write {path}: directory {target.parent} is not writable")
 
 
-def write_new_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
+@dataclass(frozen=True, slots=True)
+class CopiedRange:
+    """A run of bytes of another file, copied inside the kernel, and what is put over it afterwards.
+
+    Attributes:
+        source: The other file.
+        start, size: The run, in bytes.
+        positions: Shape (n,), int64: which elements of the run get new bits; elements are as wide as those of `bits`.
+        bits: Shape (n,): the new bits.
+    """
+
+    source: Path
+    start: int
+    size: int
+    positions: Positions
+    bits: Bits
+
+    def __len__(self) -> int:
+        return self.size
+
+
+Part = bytes | Bytes | CopiedRange
+"""What a file is written from."""
+
+
+def write_new_file(path: Path, parts: Iterable[Part]) -> int:
     """Create a file that does not exist, write and sync it; returns its size in bytes."""
     size = started = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "r+b", buffering=0) as file, ExitStack() as stack:
+        sources: dict[Path, int] = {}
         for part in parts:
-            size += _write_all(file.fileno(), _view(part))
+            if isinstance(part, CopiedRange):
+                if part.source not in sources:
+                    sources[part.source] = stack.enter_context(part.source.open("rb")).fileno()
+                size += _copy_range(file.fileno(), sources[part.source], part, at=size)
+            else:
+                size += _write_all(file.fileno(), _view(part))
             if size - started >= _WRITEBACK:
                 _start_writeback(file.fileno(), started, size - started)
                 started = size
         os.fsync(file.fileno())
     return size
+
+
+def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> int:
+    done = 0
+    while done < part.size:
+        sent = os.sendfile(descriptor, source, part.start + done, min(part.size - done, _WRITEBACK))
+        if not sent:
+            raise OSError(errno.EIO, f"{part.source} ends early")
+        done += sent
+    if len(part.positions):
+        page = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with mmap.mmap(descriptor, at + part.size - page, offset=page) as mapped:
+            elements = np.frombuffer(mapped, part.bits.dtype, offset=at - page)
+            elements[part.positions] = part.bits
+            del elements  # the map cannot close while an array looks into it
+    return part.size
 
 
 def _start_writeback(descriptor: int, start: int, length: int) -> None:

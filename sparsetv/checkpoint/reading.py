@@ -88,6 +88,11 @@ class Checkpoint:
         entry, offset = shard.tensors[name], len(shard.header_bytes)
         return shard.data[offset + entry.start : offset + entry.stop]
 
+    def where(self, name: str) -> tuple[Path, int]:
+        """File and byte offset of a tensor."""
+        shard = self.shards[self.shard_of[name]]
+        return shard.path, len(shard.header_bytes) + shard.tensors[name].start
+
     def bits(self, name: str) -> Bits:
         """Bit patterns of a tensor, shape (numel,), mapped: a view that copies nothing.
 

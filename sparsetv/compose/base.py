@@ -33,6 +33,7 @@ class Base:
         shards: Layout per weight file name.
         raw: Gives the bytes of a tensor, uint8; a view where it can be one.
         files: Other files that belong to it, by path relative to its directory.
+        where: Gives file and offset of a tensor that stands in a file as it is; None where it does not.
         index: Its shard index as it stands, if it has one.
         repo, commit: Where it came from, if from the hub.
         check_unchanged: Raises CheckpointError where the files changed since they were opened.
@@ -42,6 +43,7 @@ class Base:
     shards: Mapping[str, ShardLayout]
     raw: Callable[[str], Bytes]
     files: Mapping[str, Path]
+    where: Callable[[str], tuple[Path, int] | None] = field(default=lambda _name: None)
     index: bytes | None = None
     repo: str | None = None
     commit: str | None = None
@@ -63,6 +65,7 @@ def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
         },
         raw=checkpoint.raw,
         files=files,
+        where=checkpoint.where,
         index=_index(checkpoint),
         repo=checkpoint.location.repo,
         commit=checkpoint.location.commit,

@@ -40,7 +40,9 @@ class Stitched:
                 raise FormatError(
                     f"{files[name]}: is missing, so {self.path} cannot go back; stitch again from the base"
                 )
-        return Base(record.base, merged.shards, raw, files, self.memory.index(), record.repo, record.commit)
+        return Base(
+            record.base, merged.shards, raw, files, index=self.memory.index(), repo=record.repo, commit=record.commit
+        )
 
     def merged_base(self) -> Base:
         """The merged weights under base names; what they lack of the base is the base's."""

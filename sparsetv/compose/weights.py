@@ -127,7 +127,7 @@ def _size(piece: Piece) -> int:
     return SIZES[piece.dtype] * int(np.prod(piece.shape, dtype=np.int64))
 
 
-def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patches) -> Iterator[bytes | Bytes]:
+def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patches) -> Iterator[atomic.Part]:
     unchanged = [(piece.name, piece.dtype, piece.shape) for piece in pieces if piece.extra is None]
     as_base = [(name, entry.dtype, entry.shape) for name, entry in layout.tensors.items()]
     if unchanged == as_base and len(pieces) == len(as_base):
@@ -136,9 +136,20 @@ def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patche
         yield _header(pieces, dict(layout.metadata) or {"format": "pt"})
     for piece in pieces:
         if piece.base:
-            yield from patched(base.raw(piece.base), piece.dtype, patches(piece.base))
+            yield from _base_parts(base, piece, patches(piece.base))
         if piece.extra is not None:
             yield piece.extra
+
+
+def _base_parts(base: Base, piece: Piece, patch: Patch | None) -> Iterator[atomic.Part]:
+    """A base tensor with its patch: copied from its file where it stands in one, else from memory."""
+    place = base.where(piece.base)
+    if place is None:
+        yield from patched(base.raw(piece.base), piece.dtype, patch)
+        return
+    positions = patch.positions if patch is not None else np.zeros(0, np.int64)
+    bits = patch.after if patch is not None else np.zeros(0, bits_dtype(piece.dtype))
+    yield atomic.CopiedRange(*place, len(base.raw(piece.base)), positions, bits)
 
 
 def _header(pieces: list[Piece], metadata: dict[str, str]) -> bytes:
@@ -164,7 +175,7 @@ def patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
         yield chunk.view(np.uint8)
 
 
-def _ahead(parts: Iterator[bytes | Bytes]) -> Iterator[bytes | Bytes]:
+def _ahead(parts: Iterator[atomic.Part]) -> Iterator[atomic.Part]:
     """The same parts, each made in a thread while the one before is written."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, parts, None)
@@ -173,7 +184,7 @@ def _ahead(parts: Iterator[bytes | Bytes]) -> Iterator[bytes | Bytes]:
             yield part
 
 
-def _counted(parts: Iterator[bytes | Bytes], progress: Progress | None) -> Iterator[bytes | Bytes]:
+def _counted(parts: Iterator[atomic.Part], progress: Progress | None) -> Iterator[atomic.Part]:
     for part in parts:
         yield part
         if progress is not None:

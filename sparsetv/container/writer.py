@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zstandard
@@ -82,7 +82,7 @@ def _check_finite(task: SparseTaskVector) -> None:
 def _assemble(
     task: SparseTaskVector, coded: list[Coded], payload: dict[str, bytes | Bytes], *, files_bytes: int
 ) -> Encoded:
-    draft = _manifest(task, coded, payload_sha256="0" * 64)
+    draft = _manifest(task, coded, digest=task.digest(), payload_sha256="0" * 64)
     order = [
         item.name
         for item in layout.stored_tensors(draft, manifest_bytes=0, files_bytes=files_bytes)
@@ -92,7 +92,7 @@ def _assemble(
     for name in order:
         part = payload[name]
         payload_hash.update(part.data if isinstance(part, np.ndarray) else part)
-    manifest = _manifest(task, coded, payload_sha256=payload_hash.hexdigest())
+    manifest = replace(draft, payload_sha256=payload_hash.hexdigest())
     text = canonical.dumps(to_json(manifest))
     if len(text) > MANIFEST_BYTES:
         raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
@@ -104,11 +104,11 @@ def _assemble(
     return Encoded((header, *parts))
 
 
-def _manifest(task: SparseTaskVector, coded: list[Coded], *, payload_sha256: str) -> Manifest:
+def _manifest(task: SparseTaskVector, coded: list[Coded], *, digest: str, payload_sha256: str) -> Manifest:
     index = {name: number for number, name in enumerate(task.base.names)}
     return Manifest(
         name=task.name,
-        digest=task.digest(),
+        digest=digest,
         payload_sha256=payload_sha256,
         base=task.base,
         scope=tuple(index[name] for name in task.tensors),
