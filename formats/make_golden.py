@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from goldens import invalid, valid
-from goldens.content import expected, sha256
+from golden_writer import invalid, valid
+from golden_writer.content import expected, sha256
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from goldens.content import number
+from golden_writer.content import number
 
 
 @dataclass

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from goldens.codecs import Stream
-from goldens.content import Content, Tensor, bits
-from goldens.writer import Change, pad, seal
+from golden_writer.codecs import Stream
+from golden_writer.content import Content, Tensor, bits
+from golden_writer.writer import Change, pad, seal
 
 
 @dataclass(frozen=True)

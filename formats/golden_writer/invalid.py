@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from goldens import broken_files, broken_manifests, broken_streams
-from goldens.case import Case
+from golden_writer import broken_files, broken_manifests, broken_streams
+from golden_writer.case import Case
 
 
 def cases() -> Iterator[Case]:

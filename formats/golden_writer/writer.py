@@ -11,10 +11,10 @@ from itertools import groupby
 from math import fsum
 from typing import Any
 
-from goldens.blocks import Block, Plan, encode_blocks, whole
-from goldens.codecs import Stream
-from goldens.content import SIZES, Content, Extra, base_hash, digest, list_digest, number, sha256, touched
-from goldens.frames import frame
+from golden_writer.blocks import Block, Plan, encode_blocks, whole
+from golden_writer.codecs import Stream
+from golden_writer.content import SIZES, Content, Extra, base_hash, digest, list_digest, number, sha256, touched
+from golden_writer.frames import frame
 
 Stored = dict[str, tuple[str, list[int], bytes]]
 """Stored tensors in payload order: dtype, shape, bytes."""

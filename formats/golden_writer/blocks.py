@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from goldens.codecs import Cut, Stream, exact_stream, gap_stream, sign_stream
-from goldens.content import Content, Tensor
+from golden_writer.codecs import Cut, Stream, exact_stream, gap_stream, sign_stream
+from golden_writer.content import Content, Tensor
 
 
 @dataclass

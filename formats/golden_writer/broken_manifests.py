@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from goldens.blocks import Plan
-from goldens.case import Case, always, broken, drop, put, replace, sample
-from goldens.content import Content, Extra, Tensor, bits
-from goldens.writer import Change, seal
+from golden_writer.blocks import Plan
+from golden_writer.case import Case, always, broken, drop, put, replace, sample
+from golden_writer.content import Content, Extra, Tensor, bits
+from golden_writer.writer import Change, seal
 
 
 def cases() -> Iterator[Case]:

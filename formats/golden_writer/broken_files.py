@@ -5,9 +5,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from goldens.case import Case, broken, drop, flip, header_text, put, replace, sample
-from goldens.content import Content, Extra, Tensor
-from goldens.writer import Change, Stored, canonical, pad, seal
+from golden_writer.case import Case, broken, drop, flip, header_text, put, replace, sample
+from golden_writer.content import Content, Extra, Tensor
+from golden_writer.writer import Change, Stored, canonical, pad, seal
 
 
 def cases() -> Iterator[Case]:

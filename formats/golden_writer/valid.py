@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from goldens.blocks import Block, Plan, whole
-from goldens.content import Content, Extra, Tensor, bits
-from goldens.frames import frame, reframe
-from goldens.writer import seal
+from golden_writer.blocks import Block, Plan, whole
+from golden_writer.content import Content, Extra, Tensor, bits
+from golden_writer.frames import frame, reframe
+from golden_writer.writer import seal
 
 Named = tuple[str, Content, bytes]
 """File name without suffix, what the file holds, its bytes."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import zstandard
 
-from goldens.blocks import Block, Plan, whole
-from goldens.case import Case, always, broken, flip, framed, put, raw
-from goldens.codecs import exact_from
-from goldens.content import Content, Tensor, bits, digest
-from goldens.frames import frame, reframe
-from goldens.writer import Change, seal
+from golden_writer.blocks import Block, Plan, whole
+from golden_writer.case import Case, always, broken, flip, framed, put, raw
+from golden_writer.codecs import exact_from
+from golden_writer.content import Content, Tensor, bits, digest
+from golden_writer.frames import frame, reframe
+from golden_writer.writer import Change, seal
 
 
 def cases() -> Iterator[Case]:
