@@ -102,7 +102,7 @@ def write_new_file(path: Path, parts: Iterable[Part]) -> int:
 def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> int:
     done = 0
     while done < part.size:
-        sent = os.sendfile(descriptor, source, part.start + done, min(part.size - done, _WRITEBACK))
+        sent = _send(descriptor, source, part.start + done, min(part.size - done, _WRITEBACK))
         if not sent:
             raise OSError(errno.EIO, f"{part.source} ends early")
         done += sent
@@ -113,6 +113,16 @@ def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> 
             elements[part.positions] = part.bits
             del elements  # the map cannot close while an array looks into it
     return part.size
+
+
+def _send(descriptor: int, source: int, start: int, count: int) -> int:
+    """Copy up to `count` bytes from `source` to the end of `descriptor`; through memory where the kernel cannot."""
+    try:
+        return os.sendfile(descriptor, source, start, count)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK):
+            raise
+        return os.write(descriptor, os.pread(source, count, start))
 
 
 def _start_writeback(descriptor: int, start: int, length: int) -> None:

@@ -12,6 +12,8 @@ from sparsetv.csr import SparseTensor
 from sparsetv.fingerprint import Fingerprint
 from sparsetv.masks import Mask
 
+_WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
+
 
 @dataclass(frozen=True, slots=True)
 class Extra:
@@ -48,10 +50,22 @@ class FineTuned:
     missing: tuple[str, ...] = ()
     outside: tuple[tuple[str, float], ...] = ()
 
-    def rename(self, name: str) -> str:
-        """A base name as the fine-tuned checkpoint spells it."""
-        old, new = self.prefix
-        return new + name.removeprefix(old)
+    @property
+    def wrapper(self) -> str:
+        """What the fine-tuned names begin with because the model was saved while wrapped for training."""
+        rest = self.prefix[1]
+        while wrapped := next((word for word in _WRAPPERS if rest.startswith(word)), ""):
+            rest = rest.removeprefix(wrapped)
+        return self.prefix[1].removesuffix(rest) if rest else self.prefix[1]
+
+    @property
+    def model_prefix(self) -> tuple[str, str]:
+        """(from, to) from base names to those of the fine-tuned model's class, which no wrapper precedes."""
+        return self.prefix[0], self.prefix[1].removeprefix(self.wrapper)
+
+    def model_name(self, name: str) -> str:
+        """A fine-tuned name as the model's class spells it."""
+        return name.removeprefix(self.wrapper)
 
 
 @dataclass(frozen=True, slots=True)

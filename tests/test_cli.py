@@ -34,6 +34,8 @@ from safetensors.numpy import load_file
 
 from sparsetv.cli import group
 from sparsetv.cli.output import human_bytes
+from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import read_task
 
 COMMANDS = ("pack", "inspect", "verify", "stitch", "add", "remove", "tasks", "evaluate", "demo")
@@ -291,15 +293,17 @@ def test_tasks_and_reports_as_text(tmp_path: Path, pair: Pair, task: Path) -> No
 
 
 def test_default_names(tmp_path: Path, pair: Pair) -> None:
+    """A file's task is named like the file; in Python, without a file, like the fine-tune."""
+    for output, name in (("t.stv", "t"), ("a.b.stv", "a.b"), ("plain", "plain")):
+        assert run("pack", pair.base, pair.tuned, "-o", output, "--scope", "all", "--no-probe").exit_code == 0
+        assert read_task(output).name == name
     for source, name in (
         (pair.tuned, "tuned"), (f"{pair.tuned}/", "tuned"), (pair.tuned / "model.safetensors", "model"),
         (pair.tuned / ".." / "tuned", "tuned"),
     ):  # fmt: skip
-        assert run("pack", pair.base, source, "-o", "t.stv", "--scope", "all", "--no-probe").exit_code == 0
-        assert read_task("t.stv").name == name
+        assert pack(pair.base, source, options=PackOptions(scope=Scope("all"))).name == name
     os.chdir(pair.tuned)
-    assert run("pack", pair.base, ".", "-o", "../t.stv", "--scope", "all", "--no-probe").exit_code == 0
-    assert read_task("../t.stv").name == "tuned"
+    assert pack(pair.base, ".", options=PackOptions(scope=Scope("all"))).name == "tuned"
     run("pack", pair.base, pair.tuned, "-o", "../t.stv", "--scope", "all", "--no-probe", "--name", "other")
     assert read_task("../t.stv").name == "other"
 
@@ -421,7 +425,7 @@ def test_verify_finds_what_differs(tmp_path: Path, pair: Pair, task: Path) -> No
 
 def test_packing_twice_gives_the_same_bytes(pair: Pair) -> None:
     for name in ("a.stv", "b.stv"):
-        run("pack", pair.base, pair.tuned, "-o", name, "--scope", "all", "--no-probe")
+        run("pack", pair.base, pair.tuned, "-o", name, "--name", "n", "--scope", "all", "--no-probe")
     assert Path("a.stv").read_bytes() == Path("b.stv").read_bytes()
 
 
@@ -430,7 +434,7 @@ def test_a_checkpoint_may_be_a_lone_file(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(safetensors(base))
     (tmp_path / "b.safetensors").write_bytes(safetensors(tuned_tensors(base)))
     assert run("pack", "a.safetensors", "b.safetensors", "-o", "t.stv", "--scope", "all").exit_code == 0
-    assert read_task("t.stv").name == "b"
+    assert read_task("t.stv").name == "t"
     assert run("stitch", "a.safetensors", "t.stv", "-o", "out").exit_code == 0
     assert {path.name for path in Path("out").iterdir()} >= {"a.safetensors", "sparsetv.json"}
 

@@ -177,7 +177,7 @@ def test_independent_reader_is_short_and_independent() -> None:
     assert modules - set(sys.stdlib_module_names) == {"numpy", "safetensors", "zstandard"}
 
 
-@pytest.mark.parametrize("source", sorted([*FORMATS.glob("goldens/*.py"), FORMATS / "make_golden.py"]), ids=str)
+@pytest.mark.parametrize("source", sorted([*FORMATS.glob("golden_writer/*.py"), FORMATS / "make_golden.py"]), ids=str)
 def test_second_writer_shares_no_code_with_the_first(source: Path) -> None:
     assert not re.search(r"^\s*(import|from) sparsetv", source.read_text(), re.MULTILINE)
 

@@ -40,6 +40,7 @@ from hostile import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sparsetv
 from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.container.writer import encode
@@ -58,6 +59,8 @@ WORDS_OF_INTEREST = (
     "", "F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F4", "gaps", "exact", "sign", "tensor", "rows", "alias",
     "__sparsetv__", "a/../b", "../x", "nul", "\0", "\x1b[31m", "e\u0301", "\u202e", "\ud800", "x" * 600, "0" * 64,
 )  # fmt: skip
+
+PACKAGE = str(Path(sparsetv.__file__).parent)
 
 
 @cache
@@ -430,7 +433,7 @@ def main(seconds: float, first: int) -> None:
             outcomes[examine(mutate(random.Random(seed)))] += 1
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            own = next(f for f in reversed(traceback.extract_tb(error.__traceback__)) if "sparsetv" in f.filename)
+            own = next(f for f in reversed(traceback.extract_tb(error.__traceback__)) if PACKAGE in f.filename)
             where = f"{type(error).__name__} {Path(own.filename).name}:{own.lineno} {last.name}"
             outcomes["FAILURE"] += 1
             failures.setdefault(where, (seed, str(error)[:160]))

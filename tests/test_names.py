@@ -147,7 +147,7 @@ def test_a_scope_tensor_that_the_fine_tune_lacks_or_reshaped(tmp_path: object) -
     path = Path(str(tmp_path))
     base = {"h.0.w": torch.ones(3, 3), "h.1.w": torch.ones(3, 3)}
     with pytest.raises(
-        NamesError, match=r"lacks h\.1\.w, which the scope covers; .* exclude it with `--scope '!h\.1\.w'`"
+        NamesError, match=r"lacks h\.1\.w, which the scope covers; .* add `--scope '!h\.1\.w'` to your --scope"
     ):
         pack_pair(path, base, {"h.0.w": torch.zeros(3, 3)}, density=1.0, scope=Scope("blocks"))
     with pytest.raises(ShapeError, match=r"h\.1\.w: base has shape \(3, 3\), fine-tune \(2, 3\); exclude it"):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
+from helpers import write_checkpoint
+from safetensors.torch import load_file
 
 import sparsetv
 from benchmarks.readme import README, TABLES, fill
@@ -70,3 +73,16 @@ def test_importing_sparsetv_costs_nothing() -> None:
     code = "import sys, sparsetv; print(sorted({'numpy', 'torch', 'transformers', 'scipy'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_the_python_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(found) == 1
+    base = {"h.0.w": torch.zeros(40, 30), "h.0.b": torch.zeros(30)}
+    for name, step in (("base", 0.0), ("finetuned", 1.0), ("other", 2.0)):
+        write_checkpoint(tmp_path / name, {key: tensor + step for key, tensor in base.items()})
+    monkeypatch.chdir(tmp_path)
+    sparsetv.pack_to("cr.stv", "base/", "other/")
+    exec(compile(found[0], "README.md", "exec"), {})  # noqa: S102  our own text
+    merged = load_file(tmp_path / "sst2-again" / "model.safetensors")
+    assert {float(value) for tensor in merged.values() for value in tensor.reshape(-1)} > {0.0}

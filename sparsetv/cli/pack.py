@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.argument("base")
 @click.argument("finetuned")
 @click.option("-o", "--output", required=True, metavar="TASK.stv", help="File to write.")
-@click.option("--name", help="Name of the task.  [default: the fine-tune's own name]")
+@click.option("--name", help="Name of the task.  [default: that of TASK.stv]")
 @click.option("--density", type=float, default=0.01, show_default=True, help="Fraction of the scope's entries to keep.")
 @click.option(
     "--scope",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.output import parse_weights, print_json, progress_bars
+from sparsetv.cli.output import message, parse_weights, print_json, progress_bars
 
 if TYPE_CHECKING:
     from sparsetv.compose.record import Record
@@ -44,7 +44,7 @@ def stitch(
 
     options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights))
     with progress_bars() as progress:
-        record = run(base, tasks, output, options=options, progress=progress)
+        record = run(base, tasks, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)
 
 

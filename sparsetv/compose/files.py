@@ -10,7 +10,7 @@ from sparsetv.compose.record import RECORD, ROOM
 _WEIGHTS = {
     ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".pkl", ".npz", ".stv",
 }  # fmt: skip
-_HIDDEN = {".git", ".cache", ".gitattributes"}
+_HIDDEN = {".git", ".cache"}
 
 
 def other_files(directory: Path | None) -> dict[str, Path]:

@@ -179,7 +179,7 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
         rule=chosen.rule,
         scale=chosen.scale,
         members=members,
-        prefix=single.finetuned.prefix if single else ("", ""),
+        prefix=single.finetuned.model_prefix if single else ("", ""),
         replaced=replaced,
         added=added,
         files=tuple(sorted(base.files)),

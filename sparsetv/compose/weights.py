@@ -52,27 +52,28 @@ def plan_as_task(base: Base, task: SparseTaskVector) -> dict[str, list[Piece]]:
     Base tensors that the fine-tune lacks are left out, added rows are appended, what the base lacks goes into the last
     shard.
     """
-    rows = {extra.source: extra for extra in task.extras.values() if extra.kind == "rows"}
+    own = {task.finetuned.model_name(name): extra for name, extra in task.extras.items()}
     missing = set(task.finetuned.missing)
     plans: dict[str, list[Piece]] = {}
     for shard_name, shard in base.shards.items():
         kept = [(name, entry) for name, entry in shard.tensors.items() if name not in missing]
-        plans[shard_name] = [_renamed(task, name, entry, rows.get(name)) for name, entry in kept]
+        plans[shard_name] = [_renamed(task, own, name, entry) for name, entry in kept]
     last = plans[max(plans)]
     by_name = {piece.name: piece for pieces in plans.values() for piece in pieces}
-    last += [_added(by_name, name, extra) for name, extra in sorted(task.extras.items()) if name not in by_name]
+    last += [_added(by_name, task, name, extra) for name, extra in sorted(own.items()) if name not in by_name]
     return {name: sorted(pieces, key=lambda piece: -SIZES[piece.dtype]) for name, pieces in plans.items()}
 
 
-def _renamed(task: SparseTaskVector, name: str, entry: Entry, rows: Extra | None) -> Piece:
-    target = task.finetuned.rename(name)
-    override = task.extras.get(target)
-    if override is not None and override.kind == "tensor":
-        return Piece(target, override.dtype, override.shape, extra=override.data)
-    if rows is not None:
-        shape = (entry.shape[0] + rows.shape[0], *entry.shape[1:])
-        data = _cast_rows(rows, entry.dtype)
-        return Piece(target, entry.dtype, shape, base=name, extra=data)
+def _renamed(task: SparseTaskVector, own: Mapping[str, Extra], name: str, entry: Entry) -> Piece:
+    """A base tensor under the fine-tune's name, as the fine-tune has it: whole, with added rows, or replaced."""
+    old, new = task.finetuned.model_prefix
+    target = new + name.removeprefix(old)
+    carried = own.get(target)
+    if carried is not None and carried.kind == "tensor":
+        return Piece(target, carried.dtype, carried.shape, extra=carried.data)
+    if carried is not None and carried.kind == "rows" and carried.source == name:
+        shape = (entry.shape[0] + carried.shape[0], *entry.shape[1:])
+        return Piece(target, entry.dtype, shape, base=name, extra=_cast_rows(carried, entry.dtype))
     return Piece(target, entry.dtype, entry.shape, base=name)
 
 
@@ -81,11 +82,12 @@ def _cast_rows(rows: Extra, dtype: str) -> Bytes:
     return cast(bits, rows.dtype, dtype).view(np.uint8)
 
 
-def _added(by_name: Mapping[str, Piece], name: str, extra: Extra) -> Piece:
+def _added(by_name: Mapping[str, Piece], task: SparseTaskVector, name: str, extra: Extra) -> Piece:
     if extra.kind == "alias":
-        if extra.source not in by_name:
+        source = task.finetuned.model_name(extra.source)
+        if source not in by_name:
             raise FormatError(f"{name}: alias of {extra.source}, which the task's model does not have")
-        piece = replace(by_name[extra.source], name=name)
+        piece = replace(by_name[source], name=name)
         if piece.shape != extra.shape:
             raise FormatError(f"{name}: alias of {extra.source}, which has another shape")
         return piece

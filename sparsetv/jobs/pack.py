@@ -130,7 +130,8 @@ def pack_to(
 
     Args:
         output: File to write, atomically.
-        base, finetuned, name, options, progress, note: As for `pack_files`.
+        name: Name of the task; the output's name without suffix where it is None.
+        base, finetuned, options, progress, note: As for `pack_files`.
 
     Raises:
         OutputError: The file cannot be written, or exists and is no task file.
@@ -138,7 +139,7 @@ def pack_to(
     check_writable(output)
     if Path(output).exists() and not is_task_file(output):
         raise OutputError(f"{output}: exists and is no task file; choose another output, or remove it first")
-    task = pack_files(base, finetuned, name=name, options=options, progress=progress, note=note)
+    task = pack_files(base, finetuned, name=name or Path(output).stem, options=options, progress=progress, note=note)
     write_task(output, task)
     return task
 

@@ -51,7 +51,7 @@ def add_probe(
     found = match(
         plain,
         task_model(view, task, Patcher(view, graft, Undo())),
-        _whole_model(finetuned),
+        _whole_model(task, finetuned),
         setup,
         ceiling=CEILING * math.sqrt(math.prod(task.norm_ratios())),
         progress=None if progress is None else lambda done, total: progress("match", done, total),
@@ -100,11 +100,11 @@ def _tensor(base: Base, piece: Piece, patches: Patches | None) -> "torch.Tensor"
     return to_torch(np.concatenate(parts), piece.dtype, piece.shape)
 
 
-def _whole_model(checkpoint: Checkpoint) -> "nn.Module":
+def _whole_model(task: SparseTaskVector, checkpoint: Checkpoint) -> "nn.Module":
     from sparsetv.models import build_model, to_torch  # noqa: PLC0415
 
     tensors = {
-        name: to_torch(checkpoint.raw(name), checkpoint.dtype(name), checkpoint.shape(name))
+        task.finetuned.model_name(name): to_torch(checkpoint.raw(name), checkpoint.dtype(name), checkpoint.shape(name))
         for name in checkpoint.names
     }
     return build_model(checkpoint.config, tensors)

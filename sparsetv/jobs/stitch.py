@@ -46,6 +46,7 @@ def stitch(
     *,
     options: StitchOptions | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Record:
     """Stitch tasks onto a base and write an ordinary checkpoint directory.
 
@@ -55,9 +56,11 @@ def stitch(
         output: Directory to write; it must not exist, be empty, or have been written by `stitch`.
         options: How tasks combine.
         progress: Reports bytes written.
+        note: Told where the base is not the very one a task was packed against, but differs only in tensors that the
+            task does not touch.
 
     Raises:
-        BaseMismatchError: A task belongs to another base.
+        BaseMismatchError: The base differs in a tensor that a task touches.
         OutputError: The output cannot or must not be written; nothing is written.
     """
     chosen = options or StitchOptions()
@@ -71,12 +74,16 @@ def stitch(
     loaded = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
     with _locked(target):
-        return write_stitched(
+        record = write_stitched(
             view,
             mix(_activate(loaded, chosen.weights, chosen.scale), rule=chosen.rule, scale=chosen.scale),
             target,
             progress=_reporter(progress, checkpoint.total_bytes),
         )
+    for task in loaded:
+        if note is not None and task.base.digest != record.base_digest:
+            note(f"{task.name}: {base} is not the very base it was packed against; tensors it does not touch differ")
+    return record
 
 
 def add(

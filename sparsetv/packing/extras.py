@@ -29,7 +29,8 @@ def check_scope(vector: TaskVector, names: Iterable[str], wanted: Iterable[str])
         if name in pairing.missing:
             raise NamesError(
                 f"{vector.finetuned.source} lacks {name}, which the scope covers; expected it as "
-                f"{pairing.prefix[1] + name.removeprefix(pairing.prefix[0])}; exclude it with `--scope '!{name}'` or "
+                f"{pairing.prefix[1] + name.removeprefix(pairing.prefix[0])}; add "
+                f"`--scope '!{name}'` to your --scope to leave it out, or "
                 "check that both are the same architecture"
             )
         if name in pairing.reshaped:
