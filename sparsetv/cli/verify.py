@@ -2,7 +2,7 @@
 
 import click
 
-from sparsetv.cli.output import print_json
+from sparsetv.cli.output import print_json, progress_bars
 
 
 @click.command()
@@ -16,7 +16,8 @@ def verify(task: str, base: str | None, finetuned: str | None, as_json: bool) ->
 
     from sparsetv.jobs.verify import verify as check
 
-    checks = check(task, base=base, finetuned=finetuned)
+    with progress_bars() as progress:
+        checks = check(task, base=base, finetuned=finetuned, progress=progress)
     if as_json:
         print_json([asdict(item) for item in checks])
         return

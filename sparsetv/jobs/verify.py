@@ -1,5 +1,6 @@
 """Checking everything about a task file that can be checked with what is at hand."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,11 @@ class Check:
 
 
 def verify(
-    path: str | Path, *, base: str | Path | None = None, finetuned: str | Path | None = None
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    finetuned: str | Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Check, ...]:
     """Verify a task file; returns what was checked, or raises at the first thing that is wrong.
 
@@ -33,6 +38,7 @@ def verify(
         path: The task file.
         base: The base, to compare hashes of its tensors.
         finetuned: The fine-tune, to compare every kept entry and every carried tensor; needs `base`.
+        progress: Reports bytes of the base hashed.
 
     Raises:
         FormatError: The file is broken.
@@ -48,7 +54,7 @@ def verify(
     ]
     if base is not None:
         checkpoint = open_checkpoint(base)
-        checks.append(_check_base(task, checkpoint))
+        checks.append(_check_base(task, checkpoint, progress))
         if finetuned is not None:
             old, _ = task.finetuned.prefix
             vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=(old, task.finetuned.prefix[1]))
@@ -56,10 +62,20 @@ def verify(
     return tuple(checks)
 
 
-def _check_base(task: SparseTaskVector, checkpoint: Checkpoint) -> Check:
+def _check_base(
+    task: SparseTaskVector, checkpoint: Checkpoint, progress: Callable[[str, int, int], None] | None
+) -> Check:
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress("hash the base", done, checkpoint.total_bytes)
+
     view = base_of(checkpoint, {})
     check_structure(view, task)
-    identities = {name: checkpoint.identity(name) for name in checkpoint.names}
+    identities = {name: checkpoint.identity(name, report) for name in checkpoint.names}
     check_content(task, view, identities)
     if digest(identities.values()) == task.base.digest:
         return Check("base", f"all {len(identities)} tensors have the recorded hashes")
