@@ -220,7 +220,7 @@ def _write_head(folder: Path, task: SparseTaskVector) -> None:
     folder.mkdir(parents=True)
     for name, content in task.files.items():
         atomic.write_new_file(folder / name, [content])
-    carried = [(name, extra) for name, extra in task.extras.items() if extra.kind != "alias"]
+    carried = [(task.finetuned.model_name(name), extra) for name, extra in task.extras.items() if extra.kind != "alias"]
     carried.sort(key=lambda pair: (-SIZES[pair[1].dtype], pair[0]))
     stored, start = [], 0
     for name, extra in carried:
