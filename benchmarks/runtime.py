@@ -22,7 +22,7 @@ from sparsetv.atomic import write_new_file
 from sparsetv.jobs.pack import PackOptions, pack
 from sparsetv.jobs.stitch import StitchOptions, stitch
 from sparsetv.taskfile import write_task
-from sparsetv.wire.header import Stored, encode_header
+from sparsetv.wire.header import encode_header, place
 
 CHUNK = 1 << 22
 
@@ -67,10 +67,7 @@ def generate(room: Path) -> tuple[Path, Path]:
 
 
 def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    stored, start = [], 0
-    for name, data in tensors.items():
-        stored.append(Stored(name, "F32", shapes()[name], start, start + data.nbytes))
-        start += data.nbytes
+    stored = place((name, "F32", shapes()[name]) for name in tensors)
     write_new_file(path, [encode_header(stored, {"format": "pt"}), *(data.view(np.uint8) for data in tensors.values())])
 
 

@@ -52,8 +52,8 @@ def partial_sums(magnitudes: Values) -> Sums:
     """
     with np.errstate(over="ignore", under="ignore"):
         l1, l2 = _columns(magnitudes)
-    largest, smallest = float(l2.max()), float(l1.max())
-    if np.isfinite(largest) and (largest > _TINY or smallest == 0):
+    largest, any_change = float(l2.max()), bool(l1.any())
+    if np.isfinite(largest) and (largest > _TINY or not any_change):
         return l1, l2
     return _columns(magnitudes.astype(np.float64))
 

@@ -107,18 +107,23 @@ class Checkpoint:
 
     def identity(self, name: str, progress: Callable[[int], None] | None = None) -> TensorIdentity:
         """Hash one tensor; `progress` gets the bytes done."""
-        total = hashlib.sha256()
-        for chunk in chunked(self.raw(name)):
-            total.update(chunk.data)
-            if progress is not None:
-                progress(len(chunk))
-        return TensorIdentity(name, self.dtype(name), self.shape(name), total.digest())
+        return identify(name, self.entry(name), self.raw(name), progress)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError where a weight file changed since it was opened."""
         for shard in self.shards.values():
             if _stamp(shard.path) != shard.stamp:
                 raise CheckpointError(f"{shard.path}: changed while it was read; run again when nothing writes it")
+
+
+def identify(name: str, entry: Entry, raw: Bytes, progress: Callable[[int], None] | None = None) -> TensorIdentity:
+    """Hash a tensor's bytes, piece by piece; `progress` gets the bytes done."""
+    total = hashlib.sha256()
+    for chunk in chunked(raw):
+        total.update(chunk.data)
+        if progress is not None:
+            progress(len(chunk))
+    return TensorIdentity(name, entry.dtype, entry.shape, total.digest())
 
 
 def chunked(data: Bytes, size: int = CHUNK_BYTES) -> Iterator[Bytes]:

@@ -1,14 +1,14 @@
 """How commands speak: data on stdout, messages and progress on stderr."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import click
 
-Progress = Callable[[str, int, int], None]
+from sparsetv.progress import Progress
 
 
 def message(text: str) -> None:

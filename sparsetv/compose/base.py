@@ -1,14 +1,13 @@
 """The base that tasks are put onto: an untouched checkpoint, or what a stitched directory remembers of one."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.locate import INDEX_NAME
-from sparsetv.checkpoint.reading import Checkpoint, chunked
+from sparsetv.checkpoint.reading import Checkpoint, identify
 from sparsetv.errors import BaseMismatchError
 from sparsetv.fingerprint import TensorIdentity, digest, first_difference
 from sparsetv.task_vector import SparseTaskVector
@@ -102,7 +101,7 @@ def check_content(task: SparseTaskVector, base: Base, identities: Mapping[str, T
     Raises:
         BaseMismatchError: They are not those of the base that the task was packed against.
     """
-    touched = touched_names(task)
+    touched = [name for name, tensor in task.tensors.items() if tensor.nnz]
     found = digest(identities[name] for name in touched)
     if found == task.base.touched:
         return
@@ -113,11 +112,6 @@ def check_content(task: SparseTaskVector, base: Base, identities: Mapping[str, T
     )
 
 
-def touched_names(task: SparseTaskVector) -> list[str]:
-    """Tensors in which a task keeps at least one entry."""
-    return [name for name, tensor in task.tensors.items() if tensor.nnz]
-
-
 def _advice(task: SparseTaskVector) -> str:
     origin = task.base.repo
     where = f" ({origin}@{task.base.commit})" if origin else ""
@@ -125,14 +119,13 @@ def _advice(task: SparseTaskVector) -> str:
 
 
 class Hashing:
-    """Hashes tensors of a base in a thread beside other work."""
+    """Hashes all tensors of a base in a thread beside other work."""
 
-    def __init__(self, base: Base, names: Iterable[str]) -> None:
-        """Start hashing `names`."""
+    def __init__(self, base: Base) -> None:
+        """Start hashing."""
         self._pool = ThreadPoolExecutor(1)
-        entries = base.entries
         self._jobs: dict[str, Future[TensorIdentity]] = {
-            name: self._pool.submit(_identify, base, name, entries[name]) for name in sorted(set(names))
+            name: self._pool.submit(_hash, base, name, entry) for name, entry in sorted(base.entries.items())
         }
 
     def result(self) -> dict[str, TensorIdentity]:
@@ -144,8 +137,6 @@ class Hashing:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _identify(base: Base, name: str, entry: Entry) -> TensorIdentity:
-    total = hashlib.sha256()
-    for chunk in chunked(base.raw(name)):
-        total.update(chunk.data)
-    return TensorIdentity(name, entry.dtype, entry.shape, total.digest())
+def _hash(base: Base, name: str, entry: Entry) -> TensorIdentity:
+    """Restores the tensor only when its turn comes."""
+    return identify(name, entry, base.raw(name))

@@ -19,7 +19,7 @@ from sparsetv.dtypes import SIZES, bits_dtype
 from sparsetv.errors import FormatError, UsageError
 from sparsetv.fingerprint import digest
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.wire.header import Stored, encode_header
+from sparsetv.wire.header import encode_header, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def stitch(
     """
     for item in chosen.active:
         check_structure(base, item.task)
-    hashing = Hashing(base, base.entries)
+    hashing = Hashing(base)
     try:
         with atomic.new_directory(target) as directory:
             record = _write(base, chosen, directory, progress)
@@ -222,9 +222,6 @@ def _write_head(folder: Path, task: SparseTaskVector) -> None:
         atomic.write_new_file(folder / name, [content])
     carried = [(task.finetuned.model_name(name), extra) for name, extra in task.extras.items() if extra.kind != "alias"]
     carried.sort(key=lambda pair: (-SIZES[pair[1].dtype], pair[0]))
-    stored, start = [], 0
-    for name, extra in carried:
-        stored.append(Stored(name, extra.dtype, extra.shape, start, start + extra.data.nbytes))
-        start += extra.data.nbytes
+    stored = place((name, extra.dtype, extra.shape) for name, extra in carried)
     header = encode_header(stored, {"format": "pt", "kind": "sparsetv-head"})
     atomic.write_new_file(folder / "head.safetensors", [header, *(extra.data for _, extra in carried)])

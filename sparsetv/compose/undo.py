@@ -19,7 +19,7 @@ from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import ShardLayout
 from sparsetv.dtypes import SIZES, bits_dtype
 from sparsetv.errors import FormatError
-from sparsetv.wire.header import Entry, Stored, encode_header, parse_header
+from sparsetv.wire.header import Entry, encode_header, parse_header, place
 
 _UNSIGNED = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
 
@@ -36,11 +36,7 @@ class Undo:
     def write(self, path: Path) -> int:
         """Write to a new file; returns its size."""
         parts = sorted(self._parts(), key=lambda part: (-SIZES[part[1]], part[0]))
-        stored, start = [], 0
-        for name, dtype, shape, data in parts:
-            stored.append(Stored(name, dtype, shape, start, start + data.nbytes))
-            start += data.nbytes
-        header = encode_header(stored, {"format": "sparsetv-base"})
+        header = encode_header(place(part[:3] for part in parts), {"format": "sparsetv-base"})
         return atomic.write_new_file(path, [header, *(data.reshape(-1).view(np.uint8) for *_, data in parts)])
 
     def _parts(self) -> Iterator[tuple[str, str, tuple[int, ...], Bits]]:

@@ -17,7 +17,7 @@ from sparsetv.compose.combine import Patch
 from sparsetv.dtypes import SIZES, bits_dtype, cast
 from sparsetv.errors import FormatError
 from sparsetv.task_vector import Extra, SparseTaskVector
-from sparsetv.wire.header import Entry, Stored, encode_header
+from sparsetv.wire.header import Entry, encode_header, place
 
 Patches = Callable[[str], Patch | None]
 """Gives what changes in a base tensor; None where nothing does."""
@@ -135,7 +135,8 @@ def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patche
     if unchanged == as_base and len(pieces) == len(as_base):
         yield layout.header_bytes
     else:
-        yield _header(pieces, dict(layout.metadata) or {"format": "pt"})
+        stored = place((piece.name, piece.dtype, piece.shape) for piece in pieces)
+        yield encode_header(stored, dict(layout.metadata) or {"format": "pt"})
     for piece in pieces:
         if piece.base:
             yield from _base_parts(base, piece, patches(piece.base))
@@ -152,14 +153,6 @@ def _base_parts(base: Base, piece: Piece, patch: Patch | None) -> Iterator[atomi
     positions = patch.positions if patch is not None else np.zeros(0, np.int64)
     bits = patch.after if patch is not None else np.zeros(0, bits_dtype(piece.dtype))
     yield atomic.CopiedRange(*place, len(base.raw(piece.base)), positions, bits)
-
-
-def _header(pieces: list[Piece], metadata: dict[str, str]) -> bytes:
-    stored, start = [], 0
-    for piece in pieces:
-        stored.append(Stored(piece.name, piece.dtype, piece.shape, start, start + _size(piece)))
-        start += _size(piece)
-    return encode_header(stored, metadata)
 
 
 def patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:

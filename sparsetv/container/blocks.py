@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 
@@ -168,7 +169,7 @@ def _gap_parameters(stream: Stream, pieces: int) -> tuple[list[int], int]:
         raise FormatError("positions: codec `gaps` has the parameters `shifts` and `high_size`")
     if not isinstance(shifts, list) or len(shifts) != pieces or not _counts(shifts) or max(shifts) > 62:
         raise FormatError(f"positions: `shifts` must be {pieces} integers in 0…62")
-    return shifts, int(str(size))
+    return shifts, cast(int, size)
 
 
 def _counts(values: list[object]) -> bool:
@@ -189,7 +190,7 @@ def _decode_exact(block: Block, data: memoryview) -> tuple[Values, Corrections]:
     numbers = [stream.parameters.get(key) for key in ("bias", "corrections", "gap_size")]
     if len(stream.parameters) != 3 or not _counts(numbers):
         raise FormatError("values: codec `exact` has the parameters `bias`, `corrections` and `gap_size`")
-    bias, count, gap_size = (int(str(number)) for number in numbers)
+    bias, count, gap_size = (cast(int, number) for number in numbers)
     if count > nnz or gap_size > 2 * nnz or bias >= 1 << 31:
         raise FormatError(f"values: {count} corrections in {gap_size} bytes, bias {bias}, for {nnz} kept entries")
     sizes = [(nnz + 7) // 8, nnz, nnz, nnz, nnz, gap_size, 4 * count]

@@ -1,10 +1,8 @@
 """The safetensors header of a task file, which follows from its manifest (SPEC 1 and 2)."""
 
-import math
-
 from sparsetv.container.manifest import VERSION, Manifest
 from sparsetv.dtypes import SIZES
-from sparsetv.wire.header import Stored, encode_header
+from sparsetv.wire.header import Stored, encode_header, place
 
 MANIFEST = "__sparsetv__"
 POSITIONS = "sparsetv.positions"
@@ -33,12 +31,7 @@ def stored_tensors(manifest: Manifest, *, manifest_bytes: int, files_bytes: int)
     if manifest.probe is not None:
         entries.append((PROBE, "F32", (manifest.probe.count, manifest.probe.width)))
     entries.sort(key=lambda entry: (-SIZES[entry[1]], entry[0]))
-    stored, start = [], 0
-    for name, dtype, shape in entries:
-        stop = start + SIZES[dtype] * math.prod(shape)
-        stored.append(Stored(name, dtype, shape, start, stop))
-        start = stop
-    return stored
+    return place(entries)
 
 
 def header(stored: list[Stored], *, manifest_sha256: str, version: str = VERSION) -> bytes:

@@ -1,7 +1,6 @@
 """SparseTaskVector to bytes (SPEC)."""
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -41,12 +40,11 @@ class Encoded:
         return b"".join(bytes(part) for part in self.parts)
 
 
-def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = None) -> Encoded:
+def encode(task: SparseTaskVector) -> Encoded:
     """Encode a task; the same task gives the same bytes on every machine.
 
     Args:
         task: The task; stored as signs where its recipe says so and its values have one magnitude per tensor.
-        progress: Called with the kept entries of each block when it is done.
 
     Raises:
         FormatError: A name that no file may carry.
@@ -55,12 +53,8 @@ def encode(task: SparseTaskVector, *, progress: Callable[[int], None] | None = N
     """
     _check_finite(task)
     codec = "sign" if task.recipe.values == "sign" and all(map(is_sign, task.tensors.values())) else "exact"
-    coded: list[Coded] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for result in pool.map(lambda slices: encode_block(slices, codec), list(cut(list(task.tensors.values())))):
-            coded.append(result)
-            if progress is not None:
-                progress(result.block.nnz)
+        coded = list(pool.map(lambda slices: encode_block(slices, codec), cut(list(task.tensors.values()))))
     files = compress(b"".join(content for _, content in sorted(task.files.items())))
     payload: dict[str, bytes | Bytes] = {
         layout.POSITIONS: b"".join(item.positions for item in coded),

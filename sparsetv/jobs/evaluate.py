@@ -1,7 +1,6 @@
 """How good a base, a fine-tune or a stitched directory is on a task's data."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import is_stitched
 from sparsetv.errors import NotFoundError, ProbeError, UsageError
 from sparsetv.jobs.probe import task_model
+from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
@@ -36,7 +36,7 @@ def evaluate(
     *,
     task: str | Path | None = None,
     max_length: int = 128,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> "Accuracy":
     """Accuracy of a sequence classifier on JSON lines.
 
@@ -57,14 +57,7 @@ def evaluate(
 
     examples = read_examples(data)
     model, tokenizer = load(Path(source), task)
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress("evaluate", done, len(examples))
-
+    report = counter(progress, "evaluate", len(examples))
     return accuracy(model, tokenizer, examples, max_length=max_length, progress=report)
 
 
@@ -94,14 +87,14 @@ def _find_task(source: Path, task: str | Path | None) -> SparseTaskVector | None
 
 def _weights(source: Path, task: SparseTaskVector) -> Base:
     """The directory's weights under base names."""
-    checkpoint = open_checkpoint(source)
     if is_stitched(source):
-        record = open_stitched(source).record
-        if len(record.members) == 1:
-            if record.members[0].name != task.name:
-                raise UsageError(f"{source}: holds the model of {record.members[0].name}, not of {task.name}")
-            return open_stitched(source).merged_base()
-    return base_of(checkpoint, {})
+        stitched = open_stitched(source)
+        members = stitched.record.members
+        if len(members) == 1 and members[0].name != task.name:
+            raise UsageError(f"{source}: holds the model of {members[0].name}, not of {task.name}")
+        if len(members) == 1:
+            return stitched.merged_base()
+    return base_of(open_checkpoint(source), {})
 
 
 def _plain_model(source: Path) -> "nn.Module":

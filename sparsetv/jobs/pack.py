@@ -1,6 +1,6 @@
 """Job one: a base and a fine-tune become one task file's content."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,21 +11,19 @@ from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import WEIGHT_DTYPES
 from sparsetv.errors import CheckpointError, FormatError, OutputError, ProbeError, UsageError
-from sparsetv.fingerprint import Fingerprint, TensorIdentity, fingerprint
+from sparsetv.fingerprint import TensorIdentity, fingerprint
 from sparsetv.localize.magnitude import Localized, magnitude
 from sparsetv.localize.scope import Scope, is_buffer
 from sparsetv.packing.extras import check_scope, collect
 from sparsetv.packing.files import collect_files
 from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
+from sparsetv.progress import Progress, counter
 from sparsetv.quantize.sign import to_signs
 from sparsetv.task_vector import FineTuned, Recipe, SparseTaskVector
 from sparsetv.taskfile import is_task_file, write_task
 
 VALUES = ("exact", "sign")
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is under way, entries done, entries in all)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,6 @@ def pack(
         SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
     """
     chosen = options or PackOptions()
-    if chosen.values not in VALUES:
-        raise UsageError(f"unknown values {chosen.values!r}; known are {', '.join(VALUES)}")
     vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
     return pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
 
@@ -100,14 +96,14 @@ def pack_files(
     from sparsetv.jobs.probe import AUTO_BYTES, add_probe  # noqa: PLC0415
 
     chosen = options or PackOptions()
-    task = pack(base, finetuned, name=name, options=chosen, progress=progress)
+    vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
+    task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
     if chosen.probe is False:
         return task
-    opened = open_checkpoint(base), open_checkpoint(finetuned)
     try:
-        if chosen.probe is None and opened[1].total_bytes > AUTO_BYTES:
+        if chosen.probe is None and vector.finetuned.total_bytes > AUTO_BYTES:
             raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
-        return add_probe(task, *opened, seed=chosen.seed, progress=progress)
+        return add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
     except ProbeError as error:
         if chosen.probe:
             raise
@@ -158,9 +154,11 @@ def pack_vector(
 ) -> SparseTaskVector:
     """Pack an opened base and fine-tune; see `pack`."""
     _check_name(name)
+    if options.values not in VALUES:
+        raise UsageError(f"unknown values {options.values!r}; known are {', '.join(VALUES)}")
     names = _scope_names(vector, options.scope)
     total = sum(vector.base.numel(item) for item in names)
-    report = _reporter(progress, f"localize {name}", total)
+    report = counter(progress, f"localize {name}", total)
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
         found = magnitude(vector, names, density=options.density, allocation=options.allocation, progress=report)
@@ -198,19 +196,6 @@ def _identities(base: Checkpoint) -> list[TensorIdentity]:
     return [base.identity(name) for name in base.names]
 
 
-def _reporter(progress: Progress | None, what: str, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def report(entries: int) -> None:
-        nonlocal done
-        done += entries
-        progress(what, done, total)
-
-    return report
-
-
 def _assemble(
     vector: TaskVector,
     name: str,
@@ -222,7 +207,12 @@ def _assemble(
     outside = changed_outside(vector, tensors, found.norms)
     task = SparseTaskVector(
         name=name,
-        base=_fingerprint(vector.base, identities(), [key for key, tensor in tensors.items() if tensor.nnz]),
+        base=fingerprint(
+            identities(),
+            touched=[key for key, tensor in tensors.items() if tensor.nnz],
+            repo=vector.base.location.repo,
+            commit=vector.base.location.commit,
+        ),
         tensors=tensors,
         norms={key: found.norms[key] for key in tensors},
         extras=collect(vector),
@@ -235,10 +225,6 @@ def _assemble(
     return replace(task, tensors=to_signs(tensors)) if options.values == "sign" else task
 
 
-def _fingerprint(base: Checkpoint, identities: list[TensorIdentity], touched: list[str]) -> Fingerprint:
-    return fingerprint(identities, touched=touched, repo=base.location.repo, commit=base.location.commit)
-
-
 def _other_dtype(vector: TaskVector, names: list[str]) -> str | None:
     """Dtype of the fine-tune's scope where it is not the base's; the commonest if it has several."""
     dtypes = [vector.finetuned.dtype(vector.finetuned_name(name)) for name in names]
@@ -247,13 +233,12 @@ def _other_dtype(vector: TaskVector, names: list[str]) -> str | None:
 
 
 def _recipe(options: PackOptions) -> Recipe:
-    scope: Sequence[tuple[str, ...]] = (options.scope.include, options.scope.exclude)
     return Recipe(
         localizer="magnitude",
         density=float(options.density),
         allocation=options.allocation,
         preset=options.scope.preset,
-        include=scope[0],
-        exclude=scope[1],
+        include=options.scope.include,
+        exclude=options.scope.exclude,
         values=options.values,
     )

@@ -1,7 +1,6 @@
 """Running base, fine-tune and graft once, to find and store the scale that brings the skill back."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from sparsetv.compose.stitch import Active, Patcher, mix
 from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Patches, Piece, patched, plan_as_task
 from sparsetv.errors import ProbeError
+from sparsetv.progress import Progress
 from sparsetv.task_vector import Probe, SparseTaskVector
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def add_probe(
     finetuned: Checkpoint,
     *,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SparseTaskVector:
     """The task with its `match` scale and the fine-tune's outputs on seeded random inputs.
 

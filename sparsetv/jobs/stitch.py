@@ -17,10 +17,10 @@ from sparsetv.compose.rules import find_rule
 from sparsetv.compose.stitch import Active, mix
 from sparsetv.compose.stitch import stitch as write_stitched
 from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
+from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
-Progress = Callable[[str, int, int], None]
 _LARGEST = 3e38
 
 
@@ -78,7 +78,7 @@ def stitch(
             view,
             mix(_activate(loaded, chosen.weights, chosen.scale), rule=chosen.rule, scale=chosen.scale),
             target,
-            progress=_reporter(progress, checkpoint.total_bytes),
+            progress=counter(progress, "stitch", checkpoint.total_bytes),
         )
     for task in loaded:
         if note is not None and task.base.digest != record.base_digest:
@@ -142,7 +142,7 @@ def _change(
             path,
             keep=stitched.own_files(),
             expected=record.base_digest,
-            progress=_reporter(progress, stitched.merged.total_bytes),
+            progress=counter(progress, "stitch", stitched.merged.total_bytes),
         )
 
 
@@ -199,16 +199,3 @@ def _locked(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _reporter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("stitch", min(done, total), total)
-
-    return report

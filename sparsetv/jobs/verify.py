@@ -1,6 +1,5 @@
 """Checking everything about a task file that can be checked with what is at hand."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
 from sparsetv.fingerprint import digest, first_difference
 from sparsetv.packing.extras import collect
+from sparsetv.packing.gather import gather_tensor
+from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
@@ -30,7 +31,7 @@ def verify(
     *,
     base: str | Path | None = None,
     finetuned: str | Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Check, ...]:
     """Verify a task file; returns what was checked, or raises at the first thing that is wrong.
 
@@ -56,23 +57,13 @@ def verify(
         checkpoint = open_checkpoint(base)
         checks.append(_check_base(task, checkpoint, progress))
         if finetuned is not None:
-            old, _ = task.finetuned.prefix
-            vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=(old, task.finetuned.prefix[1]))
+            vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=task.finetuned.prefix)
             checks += [_check_entries(task, vector), _check_extras(task, vector)]
     return tuple(checks)
 
 
-def _check_base(
-    task: SparseTaskVector, checkpoint: Checkpoint, progress: Callable[[str, int, int], None] | None
-) -> Check:
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress("hash the base", done, checkpoint.total_bytes)
-
+def _check_base(task: SparseTaskVector, checkpoint: Checkpoint, progress: Progress | None) -> Check:
+    report = counter(progress, "hash the base", checkpoint.total_bytes)
     view = base_of(checkpoint, {})
     check_structure(view, task)
     identities = {name: checkpoint.identity(name, report) for name in checkpoint.names}
@@ -85,9 +76,9 @@ def _check_base(
 
 def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
     """Kept entries against the fine-tune: equal bits for exact values, equal signs for lossy ones."""
-    worst = 0.0
+    worst, comparable = 0.0, set(vector.comparable())
     for name, tensor in task.tensors.items():
-        if name not in vector.comparable():
+        if name not in comparable:
             raise VerifyError(f"{name}: the fine-tune has no tensor to compare with; is it the one that was packed?")
         bits = vector.base.bits(name)
         patch = combine(name, [Part(tensor, 1.0)], rule="mean", dtype=tensor.dtype, base_bits=bits.__getitem__)
@@ -98,18 +89,12 @@ def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
                 f"{name}: entry {place} is not the fine-tune's, bit for bit; is it the one that was packed?"
             )
         if not task.exact:
-            worst = max(worst, _compare_signs(name, tensor.values, _deltas(vector, name, tensor.positions)))
+            worst = max(
+                worst, _compare_signs(name, tensor.values, gather_tensor(vector, name, tensor.positions).values)
+            )
     if task.exact:
         return Check("entries", f"all {task.nnz} kept entries give the fine-tune's bits")
     return Check("entries", f"all {task.nnz} kept entries have the fine-tune's signs; largest error {worst:.3g}")
-
-
-def _deltas(vector: TaskVector, name: str, positions: np.ndarray) -> np.ndarray:
-    from sparsetv.dtypes import to_float32  # noqa: PLC0415
-
-    dtype = vector.base.dtype(name)
-    base = to_float32(vector.base.bits(name)[positions], dtype)
-    return to_float32(vector.target_bits(name, positions), dtype) - base
 
 
 def _compare_signs(name: str, values: np.ndarray, deltas: np.ndarray) -> float:

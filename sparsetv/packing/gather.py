@@ -1,6 +1,5 @@
 """Values at kept positions, and the corrections that make them exact."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,13 +14,12 @@ from sparsetv.masks import Mask
 _THREADS = 2
 
 
-def gather(vector: TaskVector, mask: Mask, *, progress: Callable[[int], None] | None = None) -> dict[str, SparseTensor]:
+def gather(vector: TaskVector, mask: Mask) -> dict[str, SparseTensor]:
     """Kept deltas per tensor of the mask, with corrections wherever `round(base + delta)` is not the fine-tuned bits.
 
     Args:
         vector: Base and fine-tune.
         mask: Which entries to keep.
-        progress: Called with the kept entries of each tensor when it is done.
 
     Returns:
         One SparseTensor per tensor of the mask, names ascending.
@@ -34,15 +32,12 @@ def gather(vector: TaskVector, mask: Mask, *, progress: Callable[[int], None] | 
     """
     names = sorted(mask.positions)
     with ThreadPoolExecutor(_THREADS) as pool:
-        tensors = {}
-        for name, tensor in zip(names, pool.map(lambda n: _gather(vector, n, mask.positions[n]), names), strict=True):
-            tensors[name] = tensor
-            if progress is not None:
-                progress(tensor.nnz)
-    return tensors
+        tensors = pool.map(lambda name: gather_tensor(vector, name, mask.positions[name]), names)
+        return dict(zip(names, tensors, strict=True))
 
 
-def _gather(vector: TaskVector, name: str, positions: Positions) -> SparseTensor:
+def gather_tensor(vector: TaskVector, name: str, positions: Positions) -> SparseTensor:
+    """Kept deltas of one tensor; see `gather`."""
     dtype, shape = vector.base.dtype(name), vector.base.shape(name)
     base = to_float32(vector.base.bits(name)[positions], dtype)
     target = vector.target_bits(name, positions)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,16 @@ class Stored:
     shape: tuple[int, ...]
     start: int
     stop: int
+
+
+def place(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[Stored]:
+    """Put tensors (name, dtype, shape) one behind the other."""
+    stored, start = [], 0
+    for name, dtype, shape in tensors:
+        stop = start + SIZES[dtype] * math.prod(shape)
+        stored.append(Stored(name, dtype, shape, start, stop))
+        start = stop
+    return stored
 
 
 def encode_header(stored: list[Stored], metadata: dict[str, str] | None) -> bytes:
