@@ -18,7 +18,6 @@ from torch import nn
 
 from benchmarks.common import write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from sparsetv.calibrate.scales import resolve_scale
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.stitch import Active, Patcher, mix
@@ -28,6 +27,8 @@ from sparsetv.evaluation.data import read_examples
 from sparsetv.jobs.evaluate import load
 from sparsetv.jobs.pack import PackOptions, pack_files
 from sparsetv.jobs.probe import task_model
+from sparsetv.rules import Rule
+from sparsetv.scales import resolve_scale
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task, write_task
 
@@ -102,7 +103,7 @@ class Bench:
 
     def _merged(self, active: list[Active], own: SparseTaskVector, name: str) -> float:
         view = base_of(open_checkpoint(self._data.base()), {})
-        patcher = Patcher(view, mix(active, rule="mean", scale="l2"), Undo())
+        patcher = Patcher(view, mix(active, rule=Rule(), scale="l2"), Undo())
         return self._score(task_model(view, own, patcher), name)
 
     def _score(self, model: nn.Module, name: str) -> float:

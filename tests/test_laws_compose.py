@@ -29,7 +29,7 @@ from sparsetv.task_vector import SparseTaskVector
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
-RULES = ["mean", "sum", "ties"]
+RULES = ["mean", "sum", "ties", "consensus"]
 FACTORS = [1.0, 0.5, 2.0, -1.0, 0.3, 0.0]
 NAMES = ["first", "second", "third", "fourth"]
 
@@ -39,7 +39,9 @@ def one_entry(rule: str, terms: Sequence[np.float32]) -> np.float32 | None:
     total = terms[0]
     for term in terms[1:]:
         total = total + term
-    if rule == "sum":
+    if rule == "consensus" and len(terms) < 2:
+        return None
+    if rule in ("sum", "consensus"):
         return total
     if rule == "mean":
         return np.float32(total / np.float32(len(terms)))

@@ -132,7 +132,7 @@ class Directory(RuleBasedStateMachine):
 
     @initialize(
         kind=st.sampled_from(["single", "sharded", "file"]),
-        combination=st.sampled_from(["mean", "sum", "ties"]),
+        combination=st.sampled_from(["mean", "sum", "ties", "consensus"]),
         scale=st.sampled_from(["auto", "none", "graft", 0.8]),
         start=st.lists(st.sampled_from([key for key in KEYS if not key.endswith("-2")]), unique=True, max_size=3),
     )

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsetv.compose.rules import Term, coverage, find_rule
+from sparsetv.compose.combine import full
 from sparsetv.errors import UsageError
 from sparsetv.masks import Mask, jaccard, overlap
+from sparsetv.rules import Term, coverage, find_rule
 
 Entries = dict[int, float]
 
@@ -24,7 +25,7 @@ def terms(*tasks: Entries) -> list[Term]:
 
 def apply(rule: str, tasks: Sequence[Entries], size: int) -> list[float | None]:
     """Deltas per entry, None where the entry stays the base's."""
-    deltas, kept = find_rule(rule)(terms(*tasks), size)
+    deltas, kept = find_rule(rule)(terms(*tasks), size, full)
     assert deltas.dtype == np.float32
     return [float(delta) if keep else None for delta, keep in zip(deltas, kept, strict=True)]
 
@@ -38,6 +39,7 @@ TASKS: list[Entries] = [{0: 1.0, 1: 2.0, 2: -3.0, 5: 4.0}, {1: 4.0, 2: 1.0, 5: -
         ("mean", [1.0, -1.0, -1.0, None, 0.0, 0.0]),
         ("sum", [1.0, -3.0, -3.0, None, 0.0, 0.0]),
         ("ties", [1.0, -9.0, -2.0, None, None, None]),
+        ("consensus", [None, -3.0, -3.0, None, None, 0.0]),
     ],
 )
 def test_by_hand(rule: str, wanted: list[float | None]) -> None:
@@ -45,8 +47,8 @@ def test_by_hand(rule: str, wanted: list[float | None]) -> None:
 
 
 def test_coverage_counts_tasks() -> None:
-    assert coverage(terms(*TASKS), 6).tolist() == [1, 3, 3, 0, 1, 2]
-    assert coverage([], 2).tolist() == [0, 0]
+    assert coverage(terms(*TASKS), 6, full).tolist() == [1, 3, 3, 0, 1, 2]
+    assert coverage([], 2, full).tolist() == [0, 0]
 
 
 def test_ties_elects_by_mass_and_not_by_number() -> None:
@@ -75,8 +77,16 @@ def test_one_task_alone_is_itself(rule: str, task: Entries) -> None:
 
 
 def test_unknown_rule() -> None:
-    with pytest.raises(UsageError, match="unknown rule 'median'; known are mean, sum, ties"):
+    with pytest.raises(UsageError, match="unknown rule 'median'; known are mean, sum, ties, consensus"):
         find_rule("median")
+    with pytest.raises(UsageError, match="min_tasks is 0; a rule can ask for 1 task or more"):
+        find_rule("consensus", min_tasks=0)
+
+
+def test_consensus_asks_for_as_many_tasks_as_it_is_told() -> None:
+    for min_tasks, wanted in [(1, [1.0, -3.0, -3.0, None, 0.0, 0.0]), (3, [None, -3.0, -3.0, None, None, None])]:
+        deltas, kept = find_rule("consensus", min_tasks=min_tasks)(terms(*TASKS), 6, full)
+        assert [float(d) if k else None for d, k in zip(deltas, kept, strict=True)] == wanted
 
 
 @given(

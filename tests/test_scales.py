@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import pack_pair
 
-from sparsetv.calibrate.scales import parse_scale, resolve_scale
 from sparsetv.errors import ProbeError, UsageError
+from sparsetv.scales import parse_scale, resolve_scale
 from sparsetv.task_vector import Probe, SparseTaskVector
 
 pytestmark = pytest.mark.usefixtures("no_sync")

@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
 @click.option(
     "--rule",
-    type=click.Choice(["mean", "sum", "ties"]),
+    type=click.Choice(["mean", "sum", "ties", "consensus"]),
     default="mean",
     show_default=True,
     help="What becomes of an entry that several tasks keep.",
+)
+@click.option(
+    "--min-tasks",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="consensus: how many tasks must keep an entry.",
 )
 @click.option(
     "--scale",
@@ -28,21 +35,34 @@ if TYPE_CHECKING:
     metavar="auto|none|l2|graft|match|NUMBER",
     help="What kept deltas are multiplied by; auto: match for one task, l2 for several.",
 )
-@click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="NAME=W",
+    help="Weight of a task (negative: negate it); repeat for several.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def stitch(
-    base: str, tasks: tuple[str, ...], output: str, rule: str, scale: str, weights: tuple[str, ...], as_json: bool
+    base: str,
+    tasks: tuple[str, ...],
+    output: str,
+    rule: str,
+    min_tasks: int,
+    scale: str,
+    weights: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Put tasks onto BASE and write an ordinary checkpoint directory.
 
     With one task the result is that task's model, head included; with several it is the base's class, and each task's
     head lies in DIR/sparsetv/heads.
     """  # fmt: skip
-    from sparsetv.calibrate.scales import parse_scale
     from sparsetv.jobs.stitch import StitchOptions
     from sparsetv.jobs.stitch import stitch as run
+    from sparsetv.scales import parse_scale
 
-    options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights))
+    options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights), min_tasks=min_tasks)
     with progress_bars() as progress:
         record = run(base, tasks, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)

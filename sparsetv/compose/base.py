@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsetv.arrays import Bytes
+from sparsetv.belonging import Structure
 from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, identify
-from sparsetv.errors import BaseMismatchError
-from sparsetv.fingerprint import TensorIdentity, digest, first_difference
-from sparsetv.task_vector import SparseTaskVector
+from sparsetv.fingerprint import TensorIdentity
 from sparsetv.wire.header import Entry
 
 
@@ -53,6 +52,11 @@ class Base:
         """Dtype and shape by tensor name."""
         return {name: entry for shard in self.shards.values() for name, entry in shard.tensors.items()}
 
+    @property
+    def structure(self) -> Structure:
+        """Dtype and shape by tensor name, without places."""
+        return {name: (entry.dtype, entry.shape) for name, entry in self.entries.items()}
+
 
 def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
     """An untouched checkpoint as a base."""
@@ -75,47 +79,6 @@ def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
 def _index(checkpoint: Checkpoint) -> bytes | None:
     directory = checkpoint.location.directory
     return (directory / INDEX_NAME).read_bytes() if directory is not None and checkpoint.location.weight_map else None
-
-
-def check_structure(base: Base, task: SparseTaskVector) -> None:
-    """Names, dtypes and shapes of the tensors that a task touches.
-
-    Raises:
-        BaseMismatchError: The base lacks one of them, or it is another one.
-    """
-    entries = base.entries
-    for name, tensor in task.tensors.items():
-        if name not in entries:
-            raise BaseMismatchError(f"{task.name} needs tensor {name}, which base {base.source} lacks; {_advice(task)}")
-        found = entries[name]
-        if (found.dtype, found.shape) != (tensor.dtype, tensor.shape):
-            raise BaseMismatchError(
-                f"{name} is {tensor.dtype} {tensor.shape} for {task.name}, but {found.dtype} {found.shape} in base "
-                f"{base.source}; {_advice(task)}"
-            )
-
-
-def check_content(task: SparseTaskVector, base: Base, identities: Mapping[str, TensorIdentity]) -> None:
-    """Compare hashes of the tensors that a task touches.
-
-    Raises:
-        BaseMismatchError: They are not those of the base that the task was packed against.
-    """
-    touched = [name for name, tensor in task.tensors.items() if tensor.nnz]
-    found = digest(identities[name] for name in touched)
-    if found == task.base.touched:
-        return
-    different = first_difference(task.base, {name: identities[name] for name in touched})
-    raise BaseMismatchError(
-        f"{task.name} was packed against base {task.base.touched[:12]}… but {base.source} is {found[:12]}… "
-        f"(first difference: {different}); {_advice(task)}"
-    )
-
-
-def _advice(task: SparseTaskVector) -> str:
-    origin = task.base.repo
-    where = f" ({origin}@{task.base.commit})" if origin else ""
-    return f"pass the base it was packed from{where}"
 
 
 class Hashing:

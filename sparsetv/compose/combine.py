@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsetv.arrays import Bits, Positions
-from sparsetv.compose.rules import Term, coverage, find_rule
+from sparsetv.arrays import Bits, Positions, Values
 from sparsetv.csr import SparseTensor
 from sparsetv.dtypes import from_float32, from_ordinals, ordinals, to_float32
 from sparsetv.errors import NonFiniteError
+from sparsetv.rules import Rule, Term, coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Patch:
 
 
 def combine(
-    name: str, parts: Sequence[Part], *, rule: str, dtype: str, base_bits: Callable[[Positions], Bits]
+    name: str, parts: Sequence[Part], *, rule: Rule, dtype: str, base_bits: Callable[[Positions], Bits]
 ) -> Patch:
     """Stitch one tensor.
 
@@ -47,7 +47,7 @@ def combine(
     Args:
         name: The tensor, for messages.
         parts: Active tasks that keep entries here, in canonical order.
-        rule: Name of a rule.
+        rule: What becomes of entries that several tasks keep.
         dtype: The base's dtype.
         base_bits: Gives the base's bits at flat positions.
 
@@ -63,13 +63,18 @@ def combine(
             Term(np.searchsorted(positions, part.tensor.positions), np.float32(part.coefficient) * part.tensor.values)
             for part in parts
         ]
-        deltas, kept = find_rule(rule)(terms, len(positions))
+        deltas, kept = rule(terms, len(positions), full)
         before = base_bits(positions)
         after = from_float32(to_float32(before, dtype) + deltas, dtype)
     after = np.where(kept, after, before)
-    _correct(after, parts, terms, kept & (coverage(terms, len(positions)) == 1), dtype)
+    _correct(after, parts, terms, kept & (coverage(terms, len(positions), full) == 1), dtype)
     _check_finite(name, positions, after, dtype)
     return Patch(positions, before, after)
+
+
+def full(size: int, value: float) -> Values:
+    """A float32 array of `size` entries, all `value`."""
+    return np.full(size, value, np.float32)
 
 
 def union(positions: Sequence[Positions]) -> Positions:

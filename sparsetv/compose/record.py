@@ -7,9 +7,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sparsetv import __version__
-from sparsetv.compose.rules import RULES
 from sparsetv.container.names import check_component
 from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.rules import RULES, Rule
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields
 
@@ -52,7 +52,8 @@ class Record:
 
     Attributes:
         base: What the base was called, its hub repository and commit.
-        rule: Rule that combines tasks.
+        rule: Name of the rule that combines tasks.
+        min_tasks: Of the rule `consensus`; the record of another rule does not have it.
         scale: Scale policy that was asked for: a name or a number.
         members: Active tasks in canonical order.
         prefix: (from, to) from base names to the names in the weights.
@@ -75,10 +76,18 @@ class Record:
     files: tuple[str, ...]
     base_digest: str
     memory_sha256: str
+    min_tasks: int | None = None
+
+    @property
+    def combination(self) -> Rule:
+        """The rule."""
+        return Rule(self.rule) if self.min_tasks is None else Rule(self.rule, self.min_tasks)
 
     def to_bytes(self) -> bytes:
         """The record as indented JSON."""
         value = {"format": _FORMAT, "version": _VERSION, "sparsetv": __version__, **asdict(self)}
+        if self.min_tasks is None:
+            del value["min_tasks"]
         return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -129,6 +138,7 @@ def _parse(fields: Fields) -> Record:
         files=tuple(_inside(name, fields.where) for name in fields.texts("files")),
         base_digest=fields.digest("base_digest"),
         memory_sha256=fields.digest("memory_sha256"),
+        min_tasks=_min_tasks(fields),
     )
     fields.done()
     return record
@@ -139,6 +149,15 @@ def _known_rule(fields: Fields) -> str:
     if rule not in RULES:
         raise FormatError(f"{fields.where}: unknown rule {rule!r}; update sparsetv")
     return rule
+
+
+def _min_tasks(fields: Fields) -> int | None:
+    if not fields.has("min_tasks"):
+        return None
+    count = fields.integer("min_tasks")
+    if count < 1:
+        raise FormatError(f"{fields.where}.min_tasks: expected 1 or more, found {count}")
+    return count
 
 
 def _components(fields: Fields, key: str) -> tuple[str, ...]:

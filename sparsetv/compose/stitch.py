@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sparsetv import atomic
 from sparsetv.arrays import Bits, Positions
-from sparsetv.compose.base import Base, Hashing, check_content, check_structure
+from sparsetv.belonging import check_content, check_structure
+from sparsetv.compose.base import Base, Hashing
 from sparsetv.compose.combine import Part, Patch, combine
 from sparsetv.compose.files import copy_files
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record
@@ -18,6 +19,7 @@ from sparsetv.container.writer import encode
 from sparsetv.dtypes import SIZES, bits_dtype
 from sparsetv.errors import FormatError, UsageError
 from sparsetv.fingerprint import digest
+from sparsetv.rules import Rule
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import encode_header, place
 
@@ -49,17 +51,17 @@ class Mix:
 
     Attributes:
         active: Tasks, ordered by digest.
-        rule: Name of the rule.
+        rule: The rule.
         scale: Scale policy as it was asked for.
     """
 
     active: tuple[Active, ...]
-    rule: str
+    rule: Rule
     scale: str | float
     digests: tuple[str, ...] = field(default=())
 
 
-def mix(active: Sequence[Active], *, rule: str, scale: str | float) -> Mix:
+def mix(active: Sequence[Active], *, rule: Rule, scale: str | float) -> Mix:
     """Put tasks into canonical order.
 
     Raises:
@@ -136,8 +138,9 @@ def stitch(
     Cost:
         One pass over the base, hashing beside writing; memory O(kept entries) + one chunk.
     """
+    structure = base.structure
     for item in chosen.active:
-        check_structure(base, item.task)
+        check_structure(item.task, structure, source=base.source)
     hashing = Hashing(base)
     try:
         with atomic.new_directory(target) as directory:
@@ -149,7 +152,7 @@ def stitch(
             if expected is not None and found != expected:
                 raise FormatError(f"{target}: weights changed since sparsetv wrote them; stitch again from the base")
             for item in chosen.active:
-                check_content(item.task, base, identities)
+                check_content(item.task, identities, source=base.source)
             record = replace(record, base_digest=found)
             atomic.write_new_file(directory / RECORD, [record.to_bytes()])
     finally:
@@ -176,7 +179,8 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
         base=os.fsencode(base.source).decode("utf-8", "replace"),
         repo=base.repo,
         commit=base.commit,
-        rule=chosen.rule,
+        rule=chosen.rule.name,
+        min_tasks=chosen.rule.min_tasks if chosen.rule.name == "consensus" else None,
         scale=chosen.scale,
         members=members,
         prefix=single.finetuned.model_prefix if single else ("", ""),

@@ -12,6 +12,7 @@ from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Patches, Piece, patched, plan_as_task
 from sparsetv.errors import ProbeError
 from sparsetv.progress import Progress
+from sparsetv.rules import Rule
 from sparsetv.task_vector import Probe, SparseTaskVector
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_probe(
     view = base_of(base, {})
     plain = task_model(view, task, None)
     setup = choose_setup(plain, frame=_frame(finetuned), seed=seed)
-    graft = mix([Active(task, 1.0, "none", 1.0)], rule="mean", scale="none")
+    graft = mix([Active(task, 1.0, "none", 1.0)], rule=Rule(), scale="none")
     found = match(
         plain,
         task_model(view, task, Patcher(view, graft, Undo())),

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsetv.calibrate.scales import NAMED, check_scale, resolve_scale
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
 from sparsetv.compose.record import ROOM, Record, is_stitched, read_record
-from sparsetv.compose.rules import find_rule
 from sparsetv.compose.stitch import Active, mix
 from sparsetv.compose.stitch import stitch as write_stitched
 from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.progress import Progress, counter
+from sparsetv.rules import find_rule
+from sparsetv.scales import NAMED, check_scale, resolve_scale
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
@@ -29,14 +29,16 @@ class StitchOptions:
     """How tasks combine.
 
     Attributes:
-        rule: `mean`, `sum` or `ties`.
+        rule: `mean`, `sum`, `ties` or `consensus`.
         scale: `auto`, `none`, `l2`, `graft`, `match` or a number.
-        weights: Weight per task name; 1 where absent.
+        weights: Weight per task name; 1 where absent, negative to negate a task.
+        min_tasks: How many tasks must keep an entry for `consensus` to keep it.
     """
 
     rule: str = "mean"
     scale: str | float = "auto"
     weights: Mapping[str, float] = field(default_factory=dict)
+    min_tasks: int = 2
 
 
 def stitch(
@@ -64,7 +66,7 @@ def stitch(
         OutputError: The output cannot or must not be written; nothing is written.
     """
     chosen = options or StitchOptions()
-    find_rule(chosen.rule)
+    rule = find_rule(chosen.rule, min_tasks=chosen.min_tasks)
     check_scale(chosen.scale)
     target = Path(output)
     checkpoint = open_checkpoint(base)
@@ -76,7 +78,7 @@ def stitch(
     with _locked(target):
         record = write_stitched(
             view,
-            mix(_activate(loaded, chosen.weights, chosen.scale), rule=chosen.rule, scale=chosen.scale),
+            mix(_activate(loaded, chosen.weights, chosen.scale), rule=rule, scale=chosen.scale),
             target,
             progress=counter(progress, "stitch", checkpoint.total_bytes),
         )
@@ -138,7 +140,7 @@ def _change(
         chosen = _activate(live, {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}, record.scale)
         return write_stitched(
             stitched.base(),
-            mix(chosen, rule=record.rule, scale=record.scale),
+            mix(chosen, rule=record.combination, scale=record.scale),
             path,
             keep=stitched.own_files(),
             expected=record.base_digest,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsetv.belonging import check_content, check_structure
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
-from sparsetv.compose.base import base_of, check_content, check_structure
+from sparsetv.compose.base import base_of
 from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
@@ -14,6 +15,7 @@ from sparsetv.fingerprint import digest, first_difference
 from sparsetv.packing.extras import collect
 from sparsetv.packing.gather import gather_tensor
 from sparsetv.progress import Progress, counter
+from sparsetv.rules import Rule
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
@@ -65,9 +67,9 @@ def verify(
 def _check_base(task: SparseTaskVector, checkpoint: Checkpoint, progress: Progress | None) -> Check:
     report = counter(progress, "hash the base", checkpoint.total_bytes)
     view = base_of(checkpoint, {})
-    check_structure(view, task)
+    check_structure(task, view.structure, source=view.source)
     identities = {name: checkpoint.identity(name, report) for name in checkpoint.names}
-    check_content(task, view, identities)
+    check_content(task, identities, source=view.source)
     if digest(identities.values()) == task.base.digest:
         return Check("base", f"all {len(identities)} tensors have the recorded hashes")
     other = first_difference(task.base, identities) or "a tensor that is missing"
@@ -81,7 +83,7 @@ def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
         if name not in comparable:
             raise VerifyError(f"{name}: the fine-tune has no tensor to compare with; is it the one that was packed?")
         bits = vector.base.bits(name)
-        patch = combine(name, [Part(tensor, 1.0)], rule="mean", dtype=tensor.dtype, base_bits=bits.__getitem__)
+        patch = combine(name, [Part(tensor, 1.0)], rule=Rule(), dtype=tensor.dtype, base_bits=bits.__getitem__)
         target = vector.target_bits(name, tensor.positions)
         if task.exact and not np.array_equal(patch.after, target):
             place = int(tensor.positions[np.flatnonzero(patch.after != target)[0]])
