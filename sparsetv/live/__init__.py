@@ -1,0 +1,1 @@
+"""Task vectors on models that are in memory."""

@@ -1,0 +1,252 @@
+"""Tensors of one dtype on one device: loads tasks' entries, computes what they become, writes them in place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparsetv.csr import SparseTensor
+from sparsetv.errors import NonFiniteError
+from sparsetv.live.bits import BITS, narrow, shift, widen
+from sparsetv.live.overlaps import Overlaps, Segment
+from sparsetv.live.pool import Pool
+from sparsetv.live.sites import Site
+from sparsetv.rules import Rule, Term, coverage
+
+_INT32 = 2**31
+
+REGION = 1 << 19
+"""Positions of a live tensor that share buckets; their entries stay in a processor's cache."""
+
+Index = torch.Tensor | slice
+
+Meetings = Mapping[str, tuple[Index, Index]]
+"""By task: entries of the task asked about, counted from its first, and the other's entries there, as pool indices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Which tasks are in force, and how they combine.
+
+    Attributes:
+        rule: The rule.
+        coefficients: Weight times scale by task digest, in canonical order.
+    """
+
+    rule: Rule
+    coefficients: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a room knows of one task beside its entries in the pool.
+
+    Attributes:
+        segments: Runs of its entries by live tensor.
+        names: Name of the base's tensor of each run.
+        index, amounts: Shapes (n,), int64 ascending and int32: corrections (formats/codecs/exact.md).
+    """
+
+    segments: tuple[Segment, ...]
+    names: tuple[str, ...]
+    index: torch.Tensor
+    amounts: torch.Tensor
+
+
+class Room:
+    """Live tensors of one dtype on one device.
+
+    Cost:
+        16 bytes per entry of a loaded task (14 for 16-bit tensors), and 1 to 4 more while two tasks are active.
+    """
+
+    def __init__(self, dtype: str, sites: Sequence[Site]) -> None:
+        pointers = list(dict.fromkeys(site.bits.data_ptr() for site in sites))
+        self._dtype = dtype
+        self._targets = [next(s.bits for s in sites if s.bits.data_ptr() == pointer) for pointer in pointers]
+        self._number = {pointer: number for number, pointer in enumerate(pointers)}
+        self._device = self._targets[0].device
+        wide = max(len(bits) for bits in self._targets) >= _INT32
+        self._whole = {site.bits.data_ptr() for site in sites if site.strides is not None}
+        sizes = [1 if p in self._whole else -(-len(t) // REGION) for p, t in zip(pointers, self._targets, strict=True)]
+        self._regions = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._pool = Pool(self._device, positions=torch.int64 if wide else torch.int32, bits=BITS[dtype])
+        self._shares: dict[str, Share] = {}
+        self._overlaps: Overlaps | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beside the live tensors."""
+        extra = sum(share.index.nbytes + share.amounts.nbytes for share in self._shares.values())
+        return self._pool.nbytes + extra + (self._overlaps.nbytes if self._overlaps is not None else 0)
+
+    def load(self, key: str, parts: Sequence[tuple[Site, SparseTensor]]) -> None:
+        """Take a task's entries in; nothing is applied."""
+        span = self._pool.allocate(key, sum(tensor.nnz for _, tensor in parts))
+        segments: list[Segment] = []
+        names: list[str] = []
+        index, amounts, end = [], [], 0
+        for site, tensor in parts:
+            start, end = end, end + tensor.nnz
+            own = slice(span.start + start, span.start + end)
+            self._pool.positions[own] = site.flat(_tensor(tensor.positions).to(self._device))
+            self._pool.values[own] = _tensor(tensor.values)
+            segments += self._segments(site, tensor, start)
+            names += [site.name] * (len(segments) - len(names))
+            if site.dtype == tensor.dtype:
+                index.append(tensor.corrections.index + start)
+                amounts.append(tensor.corrections.amount.view(np.int32))
+        self._shares[key] = Share(
+            tuple(segments),
+            tuple(names),
+            torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *index])).to(self._device),
+            torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *amounts])).to(self._device),
+        )
+
+    def _segments(self, site: Site, tensor: SparseTensor, start: int) -> list[Segment]:
+        """Runs of a tensor's entries by region; a live tensor that holds rearranged tensors is one region."""
+        pointer = site.bits.data_ptr()
+        target = self._number[pointer]
+        first = int(self._regions[target])
+        if pointer in self._whole:
+            return [Segment(target, first, start, start + tensor.nnz)]
+        limits = np.arange(self._regions[target + 1] - first + 1) * REGION
+        bounds = (start + np.searchsorted(tensor.positions, limits)).tolist()
+        runs = enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        return [Segment(target, first + number, low, high) for number, (low, high) in runs if high > low]
+
+    def unload(self, key: str, *, active: Sequence[str]) -> None:
+        """Forget a task that is not in force."""
+        self._pool.release(key)
+        del self._shares[key]
+        if self._pool.is_wasteful():
+            self._pool.compact()
+            self.index(active)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._shares
+
+    def index(self, keys: Sequence[str]) -> None:
+        """Keep the overlaps of `keys` findable; one task alone needs no index."""
+        self._overlaps = None
+        if len(keys) > 1:
+            for key in keys:
+                self.link(key)
+
+    def link(self, key: str) -> None:
+        """Make a task's entries findable."""
+        if self._overlaps is None:
+            self._overlaps = Overlaps(self._pool, int(self._regions[-1]))
+        if key not in self._overlaps:
+            self._overlaps.link(key, self._shares[key].segments)
+
+    def unlink(self, key: str) -> None:
+        """Undo `link`."""
+        if self._overlaps is not None and key in self._overlaps:
+            self._overlaps.unlink(key)
+
+    def meetings(self, key: str) -> Meetings:
+        """Where a task's entries meet those of the linked tasks; walks the task's entries."""
+        if self._overlaps is None:
+            return {}
+        matches = self._overlaps.matches(key, self._shares[key].segments)
+        spans = sorted((self._pool.span(other).start, self._pool.span(other).stop, other) for other in self._overlaps)
+        entries, order = torch.sort(matches.entry)
+        limits = torch.tensor([limit for start, stop, _ in spans for limit in (start, stop)], device=self._device)
+        bounds = torch.searchsorted(entries, limits).tolist()
+        query = matches.query[order]
+        return {
+            other: (query[low:high], entries[low:high])
+            for (_, _, other), low, high in zip(spans, bounds[::2], bounds[1::2], strict=True)
+            if high > low
+        }
+
+    def save_base(self, key: str, met: Meetings, *, touching: Sequence[str]) -> None:
+        """Save the base's bits at a task's places: from memory, or from what tasks of `touching` have saved."""
+        pool, span = self._pool, self._pool.span(key)
+        for segment in self._shares[key].segments:
+            own = slice(span.start + segment.start, span.start + segment.stop)
+            pool.base[own] = self._targets[segment.target].index_select(0, pool.positions[own])
+        for other in touching:
+            if other in met:
+                query, entry = met[other]
+                pool.base[query + span.start] = pool.base[entry]
+
+    def restore(self, key: str) -> None:
+        """Write the base's bits at a task's places."""
+        self.write(key, self._pool.base[self._pool.span(key)])
+
+    def patch(self, key: str, met: Meetings, blend: Blend) -> torch.Tensor:
+        """Bits at a task's places once `blend` is in force, shape (entries of the task,).
+
+        Raises:
+            NonFiniteError: One of them is NaN or infinite.
+        """
+        span = self._pool.span(key)
+        base, places = self._pool.base[span], {**met, key: (slice(None), span)}
+        order = [other for other in blend.coefficients if other in places]
+        terms = [self._term(*places[other], blend.coefficients[other]) for other in order]
+        deltas, kept = blend.rule(terms, len(base), self._full)
+        after = torch.where(kept, narrow(widen(base, self._dtype) + deltas, self._dtype), base)
+        exact = [k for k in order if blend.coefficients[k] == 1.0 and len(self._shares[k].index)]
+        alone = kept & (coverage(terms, len(base), self._full) == 1) if exact else kept
+        for other in exact:
+            self._correct(after, alone, other, *places[other])
+        self._check_finite(key, after)
+        return after
+
+    def _term(self, query: Index, entry: Index, coefficient: float) -> Term:
+        return Term(query, self._pool.values[entry] * float(np.float32(coefficient)))
+
+    def write(self, key: str, bits: torch.Tensor) -> None:
+        """Put bits at a task's places, in the live tensors' own memory."""
+        start = self._pool.span(key).start
+        for segment in self._shares[key].segments:
+            places = self._pool.positions[start + segment.start : start + segment.stop].long()
+            self._targets[segment.target].index_copy_(0, places, bits[segment.start : segment.stop])
+
+    def _correct(self, after: torch.Tensor, alone: torch.Tensor, key: str, query: Index, entry: Index) -> None:
+        """Move entries that one task alone keeps at coefficient 1 by its corrections."""
+        share = self._shares[key]
+        if isinstance(query, slice) or isinstance(entry, slice):
+            where, amounts = share.index, share.amounts
+        else:
+            local = entry - self._pool.span(key).start
+            at = torch.searchsorted(share.index, local).clamp(max=len(share.index) - 1)
+            hit = share.index[at] == local
+            where, amounts = query[hit], share.amounts[at[hit]]
+        lone = alone[where]
+        where = where[lone]
+        after[where] = shift(after[where], amounts[lone])
+
+    def _full(self, size: int, value: float) -> torch.Tensor:
+        return torch.full((size,), value, dtype=torch.float32, device=self._device)
+
+    def _check_finite(self, key: str, after: torch.Tensor) -> None:
+        finite = torch.isfinite(widen(after, self._dtype))
+        if bool(finite.all()):
+            return
+        bad = int(torch.nonzero(~finite)[0])
+        share = self._shares[key]
+        name = next(name for name, s in zip(share.names, share.segments, strict=True) if s.start <= bad < s.stop)
+        raise NonFiniteError(f"{name}: a merged entry overflows {self._dtype}; use a smaller scale")
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def rooms_of(sites: Mapping[str, Site]) -> dict[tuple[torch.device, str], Room]:
+    """One room per device and dtype.
+
+    Raises:
+        FormatError: Two tensors of the base overlap in memory without being the same.
+    """
+    groups: dict[tuple[torch.device, str], list[Site]] = {}
+    for site in sites.values():
+        if len(site.bits):
+            groups.setdefault((site.bits.device, site.dtype), []).append(site)
+    return {key: Room(key[1], group) for key, group in groups.items()}
