@@ -2,7 +2,7 @@
 
     >>> import sparsetv
     >>> sorted(sparsetv.__all__)[:3]
-    ['FormatError', 'PackOptions', 'Scope']
+    ['Composer', 'FormatError', 'LiveModel']
 
 Names are imported when they are first used, so that `import sparsetv` costs nothing.
 """
@@ -19,6 +19,9 @@ _HOMES = {
     "pack_to": "sparsetv.jobs.pack",
     "StitchOptions": "sparsetv.jobs.stitch",
     "stitch": "sparsetv.jobs.stitch",
+    "attach": "sparsetv.live.model",
+    "LiveModel": "sparsetv.live.model",
+    "Composer": "sparsetv.live.composer",
     "add": "sparsetv.jobs.stitch",
     "remove": "sparsetv.jobs.stitch",
     "inspect": "sparsetv.jobs.inspect",
@@ -34,7 +37,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Composer",
     "FormatError",
+    "LiveModel",
     "PackOptions",
     "Scope",
     "SparseTVError",
@@ -42,6 +47,7 @@ __all__ = [
     "SparseTensor",
     "StitchOptions",
     "add",
+    "attach",
     "evaluate",
     "inspect",
     "pack",
@@ -62,6 +68,8 @@ if TYPE_CHECKING:
     from sparsetv.jobs.pack import PackOptions, pack, pack_files, pack_to
     from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
     from sparsetv.jobs.verify import verify
+    from sparsetv.live.composer import Composer
+    from sparsetv.live.model import LiveModel, attach
     from sparsetv.localize.scope import Scope
     from sparsetv.task_vector import SparseTaskVector
     from sparsetv.taskfile import read_task, write_task

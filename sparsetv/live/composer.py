@@ -79,9 +79,9 @@ class _Held:
 class Composer:
     """Holds tasks and keeps tensors at the stitch of those that are in force.
 
-    After any sequence of calls the tensors are, bit for bit, what a fresh stitch of the tasks in force gives, and the base's
-    bits where no task in force keeps an entry. Every call applies whole or, where it raises, not at all. Base values
-    are saved where a task touches them and restored from there; nothing is ever subtracted.
+    After any sequence of calls the tensors are, bit for bit, what a fresh stitch of the tasks in force gives, and the
+    base's bits where no task in force keeps an entry. Every call applies whole or, where it raises, not at all. Base
+    values are saved where a task touches them and restored from there; nothing is ever subtracted.
 
     Args:
         base: The base's tensors by checkpoint name, float32, bfloat16 or float16, on any devices; changed in place.
@@ -278,11 +278,13 @@ class Composer:
             One hash of each tensor that it touches, once in the composer's life.
         """
         structure: Structure = {name: (site.dtype, site.shape) for name, site in self._sites.items()}
-        if self._verify == "meta":
-            structure = {
-                name: (task.tensors[name].dtype if name in task.tensors else dtype, shape)
-                for name, (dtype, shape) in structure.items()
-            }
+        other = [n for n, t in task.tensors.items() if n in structure and structure[n][0] != t.dtype]
+        if other and self._verify != "meta":
+            raise BaseMismatchError(
+                f"{other[0]} is {task.tensors[other[0]].dtype} for {task.name}, but {structure[other[0]][0]} in "
+                f"{self._source}; load the model in its checkpoint's dtype, or pass verify='meta' to round to this one"
+            )
+        structure = {**structure, **{name: (task.tensors[name].dtype, structure[name][1]) for name in other}}
         check_structure(task, structure, source=self._source)
         if self._verify == "meta":
             return
@@ -362,11 +364,11 @@ def _distinct(parts: list[tuple[Site, SparseTensor]]) -> list[tuple[Site, Sparse
     """
     first: dict[object, tuple[Site, SparseTensor]] = {}
     for site, tensor in parts:
-        twin = first.setdefault(site.place, (site, tensor))[1]
+        twin = first.setdefault(site.memory, (site, tensor))[1]
         same = np.array_equal(twin.positions, tensor.positions) and np.array_equal(twin.values, tensor.values)
         if not same:
             raise BaseMismatchError(
-                f"{first[site.place][0].name} and {site.name} share their memory here, but the task changes them "
+                f"{first[site.memory][0].name} and {site.name} share their memory here, but the task changes them "
                 "differently; untie them (config.tie_word_embeddings) or pack with both in scope"
             )
     return list(first.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,9 @@ class Room:
         self._number = {pointer: number for number, pointer in enumerate(pointers)}
         self._device = self._targets[0].device
         wide = max(len(bits) for bits in self._targets) >= _INT32
-        self._whole = {site.bits.data_ptr() for site in sites if site.strides is not None}
-        sizes = [1 if p in self._whole else -(-len(t) // REGION) for p, t in zip(pointers, self._targets, strict=True)]
+        self._scattered = {site.bits.data_ptr() for site in sites if not site.place.straight}
+        whole = [pointer in self._scattered for pointer in pointers]
+        sizes = [1 if one else -(-len(t) // REGION) for one, t in zip(whole, self._targets, strict=True)]
         self._regions = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self._pool = Pool(self._device, positions=torch.int64 if wide else torch.int32, bits=BITS[dtype])
         self._shares: dict[str, Share] = {}
@@ -92,9 +94,9 @@ class Room:
         for site, tensor in parts:
             start, end = end, end + tensor.nnz
             own = slice(span.start + start, span.start + end)
-            self._pool.positions[own] = site.flat(_tensor(tensor.positions).to(self._device))
+            self._pool.positions[own] = site.place.flat(_tensor(tensor.positions).to(self._device))
             self._pool.values[own] = _tensor(tensor.values)
-            segments += self._segments(site, tensor, start)
+            segments += self._segments(site, span, start, end)
             names += [site.name] * (len(segments) - len(names))
             if site.dtype == tensor.dtype:
                 index.append(tensor.corrections.index + start)
@@ -106,16 +108,17 @@ class Room:
             torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *amounts])).to(self._device),
         )
 
-    def _segments(self, site: Site, tensor: SparseTensor, start: int) -> list[Segment]:
+    def _segments(self, site: Site, span: slice, start: int, stop: int) -> list[Segment]:
         """Runs of a tensor's entries by region; a live tensor that holds rearranged tensors is one region."""
         pointer = site.bits.data_ptr()
         target = self._number[pointer]
-        first = int(self._regions[target])
-        if pointer in self._whole:
-            return [Segment(target, first, start, start + tensor.nnz)]
-        limits = np.arange(self._regions[target + 1] - first + 1) * REGION
-        bounds = (start + np.searchsorted(tensor.positions, limits)).tolist()
-        runs = enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        first, last = self._regions[target : target + 2].tolist()
+        if pointer in self._scattered:
+            return [Segment(target, first, start, stop)]
+        limits = torch.arange(last - first, device=self._device) * REGION
+        positions = self._pool.positions[span.start + start : span.start + stop]
+        bounds = [*(start + torch.searchsorted(positions, limits.to(positions.dtype))).tolist(), stop]
+        runs = enumerate(pairwise(bounds))
         return [Segment(target, first + number, low, high) for number, (low, high) in runs if high > low]
 
     def unload(self, key: str, *, active: Sequence[str]) -> None:
