@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,6 +22,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _WRITEBACK = 1 << 24
+_TEMPORARY = re.compile(r"\.sparsetv-[0-9a-f]{16}\.tmp")
 
 
 def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
@@ -155,6 +157,11 @@ def _check_target(target: Path) -> None:
 
 def _beside(target: Path) -> Path:
     return target.with_name(f".sparsetv-{secrets.token_hex(8)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that is given here to what is not yet in place."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from sparsetv.cli.inspect import inspect
 from sparsetv.cli.output import plain
 from sparsetv.cli.pack import pack
 from sparsetv.cli.stitch import stitch
+from sparsetv.cli.store import store
 from sparsetv.cli.verify import verify
 from sparsetv.errors import SparseTVError
 
@@ -26,12 +27,13 @@ def group() -> None:
     sparsetv pack BASE FINETUNED -o task.stv      a fine-tune becomes one small file
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
+    sparsetv store …                              a library of many tasks of one base
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 invalid file, 4 wrong base, 5 not found, 6 busy, 7 over a limit.
     """
 
 
-for command in (pack, inspect, verify, stitch, add, remove, tasks, evaluate, demo):
+for command in (pack, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
     group.add_command(command)
 
 
