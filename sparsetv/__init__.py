@@ -17,8 +17,9 @@ _HOMES = {
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
-    "StitchOptions": "sparsetv.jobs.stitch",
+    "StitchOptions": "sparsetv.jobs.options",
     "stitch": "sparsetv.jobs.stitch",
+    "Store": "sparsetv.jobs.store",
     "attach": "sparsetv.live.model",
     "LiveModel": "sparsetv.live.model",
     "Composer": "sparsetv.live.composer",
@@ -46,6 +47,7 @@ __all__ = [
     "SparseTaskVector",
     "SparseTensor",
     "StitchOptions",
+    "Store",
     "add",
     "attach",
     "evaluate",
@@ -65,8 +67,10 @@ if TYPE_CHECKING:
     from sparsetv.errors import FormatError, SparseTVError
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
+    from sparsetv.jobs.options import StitchOptions
     from sparsetv.jobs.pack import PackOptions, pack, pack_files, pack_to
-    from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
+    from sparsetv.jobs.stitch import add, remove, stitch
+    from sparsetv.jobs.store import Store
     from sparsetv.jobs.verify import verify
     from sparsetv.live.composer import Composer
     from sparsetv.live.model import LiveModel, attach

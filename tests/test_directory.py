@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from sparsetv.compose.directory import open_stitched
 from sparsetv.errors import BusyError, FormatError
-from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
+from sparsetv.jobs.options import StitchOptions
+from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.taskfile import read_task, write_task
 
 pytestmark = pytest.mark.usefixtures("no_sync")

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from sparsetv.errors import FormatError, NotFoundError, ProbeError, UsageError
 from sparsetv.evaluation.data import Example, read_examples
 from sparsetv.jobs.evaluate import evaluate
+from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.pack import PackOptions, pack
-from sparsetv.jobs.stitch import StitchOptions, remove, stitch
+from sparsetv.jobs.stitch import remove, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import write_task
 

@@ -38,8 +38,9 @@ from sparsetv.errors import (
     NotFoundError,
     ShapeError,
 )  # fmt: skip
+from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.pack import PackOptions, pack
-from sparsetv.jobs.stitch import StitchOptions, add, stitch
+from sparsetv.jobs.stitch import add, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.masks import Mask
 from sparsetv.packing.gather import gather

@@ -44,7 +44,8 @@ from sparsetv.errors import (
     SparseTVError,
     UsageError,
 )
-from sparsetv.jobs.stitch import StitchOptions, add, remove, stitch
+from sparsetv.jobs.options import StitchOptions
+from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.task_vector import Extra
 from sparsetv.taskfile import read_task, write_task
 

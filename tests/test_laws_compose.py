@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from oracle import merged
 
 from sparsetv.errors import BaseMismatchError, NonFiniteError, UsageError
-from sparsetv.jobs.stitch import StitchOptions, stitch
+from sparsetv.jobs.options import StitchOptions
+from sparsetv.jobs.stitch import stitch
 from sparsetv.task_vector import SparseTaskVector
 
 pytestmark = pytest.mark.usefixtures("no_sync")

@@ -8,7 +8,7 @@ from sparsetv.cli.stitch import report
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.argument("task_files", nargs=-1, required=True, metavar="TASK.stv...")
+@click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|STORE:NAME,...]...")
 @click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def add(directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> None:
@@ -25,7 +25,7 @@ def add(directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], a
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def remove(directory: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Remove tasks from a stitched directory; what they changed is the base's bits again."""
+    """Remove tasks, by name or glob, from a stitched directory; what they changed is the base's bits again."""
     from sparsetv.jobs.stitch import remove as run
 
     with progress_bars() as progress:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("base")
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK.stv...")
+@click.argument("tasks", nargs=-1, metavar="[TASK.stv|STORE:NAME,...]...")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
 @click.option(
     "--rule",
@@ -55,16 +55,26 @@ def stitch(
 ) -> None:
     """Put tasks onto BASE and write an ordinary checkpoint directory.
 
+    Tasks are files, or tasks of a store by name or glob: STORE:sst2,mnli*. Where all come from stores that know their
+    base, BASE can be left out.
+
     With one task the result is that task's model, head included; with several it is the base's class, and each task's
     head lies in DIR/sparsetv/heads.
     """  # fmt: skip
-    from sparsetv.jobs.stitch import StitchOptions
+    from pathlib import Path
+
+    from sparsetv.jobs.options import StitchOptions
     from sparsetv.jobs.stitch import stitch as run
     from sparsetv.scales import parse_scale
+    from sparsetv.store.layout import parse_reference
 
+    alone = parse_reference(base) is not None and not Path(base).exists()
+    sources = (base, *tasks) if alone else tasks
+    if not sources:
+        raise click.UsageError("Missing argument 'TASK.stv...'.")
     options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights), min_tasks=min_tasks)
     with progress_bars() as progress:
-        record = run(base, tasks, output, options=options, progress=progress, note=message)
+        record = run(None if alone else base, sources, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)
 
 

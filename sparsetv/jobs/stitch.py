@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,35 +15,19 @@ from sparsetv.compose.record import ROOM, Record, is_stitched, read_record
 from sparsetv.compose.stitch import Active, mix
 from sparsetv.compose.stitch import stitch as write_stitched
 from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
+from sparsetv.jobs.options import StitchOptions
+from sparsetv.jobs.tasks import Source, base_of_tasks, read_tasks
 from sparsetv.progress import Progress, counter
 from sparsetv.rules import find_rule
 from sparsetv.scales import NAMED, check_scale, resolve_scale
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.taskfile import read_task
 
 _LARGEST = 3e38
 
 
-@dataclass(frozen=True, slots=True)
-class StitchOptions:
-    """How tasks combine.
-
-    Attributes:
-        rule: `mean`, `sum`, `ties` or `consensus`.
-        scale: `auto`, `none`, `l2`, `graft`, `match` or a number.
-        weights: Weight per task name; 1 where absent, negative to negate a task.
-        min_tasks: How many tasks must keep an entry for `consensus` to keep it.
-    """
-
-    rule: str = "mean"
-    scale: str | float = "auto"
-    weights: Mapping[str, float] = field(default_factory=dict)
-    min_tasks: int = 2
-
-
 def stitch(
-    base: str | Path,
-    tasks: Sequence[str | Path | SparseTaskVector],
+    base: str | Path | None,
+    tasks: Sequence[Source],
     output: str | Path,
     *,
     options: StitchOptions | None = None,
@@ -53,8 +37,8 @@ def stitch(
     """Stitch tasks onto a base and write an ordinary checkpoint directory.
 
     Args:
-        base: Directory, `.safetensors` file or hub id.
-        tasks: Task files, or tasks in memory.
+        base: Directory, `.safetensors` file or hub id; None for the one that the tasks' store knows.
+        tasks: Task files, tasks in memory, or tasks of a store as `STORE:NAME,GLOB`.
         output: Directory to write; it must not exist, be empty, or have been written by `stitch`.
         options: How tasks combine.
         progress: Reports bytes written.
@@ -69,11 +53,12 @@ def stitch(
     rule = find_rule(chosen.rule, min_tasks=chosen.min_tasks)
     check_scale(chosen.scale)
     target = Path(output)
-    checkpoint = open_checkpoint(base)
+    source = base_of_tasks(tasks) if base is None else base
+    checkpoint = open_checkpoint(source)
     _check_output(target, checkpoint)
     if checkpoint.location.directory is not None and is_stitched(checkpoint.location.directory):
-        raise UsageError(f"{base}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
-    loaded = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
+        raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
+    loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
     with _locked(target):
         record = write_stitched(
@@ -84,13 +69,13 @@ def stitch(
         )
     for task in loaded:
         if note is not None and task.base.digest != record.base_digest:
-            note(f"{task.name}: {base} is not the very base it was packed against; tensors it does not touch differ")
+            note(f"{task.name}: {source} is not the very base it was packed against; tensors it does not touch differ")
     return record
 
 
 def add(
     directory: str | Path,
-    tasks: Sequence[str | Path | SparseTaskVector],
+    tasks: Sequence[Source],
     *,
     weights: Mapping[str, float] | None = None,
     progress: Progress | None = None,
@@ -103,15 +88,19 @@ def add(
         NotFoundError: `stitch` did not write the directory.
         BaseMismatchError: A task belongs to another base.
     """
-    new = [task if isinstance(task, SparseTaskVector) else read_task(task) for task in tasks]
-    return _change(Path(directory), new, [], weights or {}, progress)
+    return _change(Path(directory), read_tasks(tasks), [], weights or {}, progress)
 
 
 def remove(directory: str | Path, names: Sequence[str], *, progress: Progress | None = None) -> Record:
     """Remove tasks from a stitched directory; removing all gives the base's bits. Atomic: the old or the new one.
 
+    Args:
+        directory: What `stitch` wrote.
+        names: Names of tasks, or globs in which case matters.
+        progress: Reports bytes written.
+
     Raises:
-        NotFoundError: `stitch` did not write the directory, or it has no task of a name.
+        NotFoundError: `stitch` did not write the directory, or a name or glob matches none of its tasks.
     """
     return _change(Path(directory), [], names, {}, progress)
 
@@ -130,10 +119,7 @@ def _change(
         if isinstance(record.scale, str) and record.scale not in NAMED:
             raise FormatError(f"{path}: the record names an unknown scale {record.scale!r}; update sparsetv")
         present = [member.name for member in record.members]
-        for name in gone:
-            if name not in present:
-                raise NotFoundError(f"{path}: has no task {name!r}; it has {', '.join(present) or 'none'}")
-        out = {*gone, *(task.name for task in new)}
+        out = {*_chosen(path, present, gone), *(task.name for task in new)}
         stay = [member for member in record.members if member.name not in out]
         live = [*(stitched.task(member) for member in stay), *new]
         known = {member.name: member.weight for member in record.members}
@@ -146,6 +132,16 @@ def _change(
             expected=record.base_digest,
             progress=counter(progress, "stitch", stitched.merged.total_bytes),
         )
+
+
+def _chosen(path: Path, present: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [pattern] if pattern in present else [name for name in present if fnmatchcase(name, pattern)]
+        if not found:
+            raise NotFoundError(f"{path}: has no task {pattern!r}; it has {', '.join(present) or 'none'}")
+        chosen.update(found)
+    return chosen
 
 
 def _activate(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float) -> list[Active]:

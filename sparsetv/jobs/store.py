@@ -2,16 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.errors import UsageError
 from sparsetv.fingerprint import fingerprint
 from sparsetv.jobs.inspect import Summary, inspect
+from sparsetv.jobs.options import StitchOptions
 from sparsetv.progress import Progress, counter
 from sparsetv.store.base import StoreBase, base_from
 from sparsetv.store.fsck import Report, fsck
 from sparsetv.store.gc import GRACE, Collected, collect
 from sparsetv.store.library import Library
 from sparsetv.store.refs import Ref
+
+if TYPE_CHECKING:
+    import torch
+
+    from sparsetv.live.composer import Composer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,51 @@ class Store(Library):
             FormatError: Its file is missing or broken.
         """
         return Shown(self.ref(name), inspect(self.path_of(name)))
+
+    def compose(
+        self,
+        *patterns: str,
+        base: str | Path | None = None,
+        options: StitchOptions | None = None,
+        device: "torch.device | str" = "cpu",
+    ) -> "Composer":
+        """A composer over the base's tensors, in memory, with tasks of the store in force.
+
+        Args:
+            patterns: Names of tasks, or globs.
+            base: The base, where the store does not know it or it has moved.
+            options: How tasks combine.
+            device: Where the tensors shall be.
+
+        Raises:
+            NotFoundError: A pattern matches nothing, or the base is not there.
+            BaseMismatchError: It is another base.
+            UsageError: The store does not know its base.
+        """
+        import torch  # noqa: PLC0415  torch only where tensors are made
+
+        from sparsetv.live.bits import FLOATS  # noqa: PLC0415
+        from sparsetv.live.composer import Composer  # noqa: PLC0415
+        from sparsetv.models import to_torch  # noqa: PLC0415
+
+        source = base if base is not None else self.base
+        if source is None:
+            raise UsageError(f"{self.root}: does not know where its base is; pass base=")
+        names, checkpoint, chosen = self.select(*patterns), open_checkpoint(source), options or StitchOptions()
+        tensors = {
+            name: to_torch(checkpoint.raw(name), checkpoint.dtype(name), checkpoint.shape(name)).to(
+                torch.device(device)
+            )
+            for name in checkpoint.names
+            if checkpoint.dtype(name) in FLOATS
+        }
+        composer = Composer(
+            tensors, rule=chosen.rule, scale=chosen.scale, min_tasks=chosen.min_tasks, source=str(source)
+        )
+        for name in names:
+            composer.load(self.read(name))
+        composer.activate({name: chosen.weights.get(name, 1.0) for name in names})
+        return composer
 
     def gc(self, *, grace: float = GRACE, dry_run: bool = False, wait: float = 0.0) -> Collected:
         """Remove what no name stands for any more; see `sparsetv.store.gc.collect`."""

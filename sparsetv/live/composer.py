@@ -153,6 +153,11 @@ class Composer:
         """Weight by name of the tasks in force."""
         return dict(self._weights)
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The base's tensors as they are now, by checkpoint name; views of live memory, not copies."""
+        return {name: site.tensor for name, site in self._sites.items()}
+
     def state(self) -> State:
         """What is held and in force."""
         active = [self._active(name, weight, company=len(self._weights)) for name, weight in self._weights.items()]

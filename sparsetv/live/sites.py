@@ -39,6 +39,12 @@ class Site:
         return self.place.shape
 
     @property
+    def tensor(self) -> torch.Tensor:
+        """The tensor in the checkpoint's shape, a view of live memory."""
+        flat = self.place.tensor.detach().view(-1)
+        return flat.as_strided(self.shape, self.place.strides, flat.storage_offset() + self.place.offset)
+
+    @property
     def memory(self) -> tuple[int, int, tuple[int, ...]]:
         """Equal for two names of one and the same memory (tied tensors)."""
         return self.bits.data_ptr(), self.place.offset, self.place.strides
