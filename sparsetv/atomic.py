@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import mmap
 import os
 import re
@@ -22,6 +23,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _WRITEBACK = 1 << 24
+_NOWHERE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.uint8)
 _TEMPORARY = re.compile(r"\.sparsetv-[0-9a-f]{16}\.tmp")
 
 
@@ -101,6 +103,17 @@ def write_new_file(path: Path, parts: Iterable[Part]) -> int:
     return size
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file of one's own, which is about to go, a second name; copied and synced where the system cannot.
+
+    The copy shares its blocks with the source where the file system can.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        write_new_file(target, [CopiedRange(source, 0, source.stat().st_size, _NOWHERE, _NOTHING)])
+
+
 def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> int:
     done = 0
     while done < part.size:
@@ -156,7 +169,19 @@ def _check_target(target: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".sparsetv-{secrets.token_hex(8)}.tmp")
+    return target.with_name(f".sparsetv-{_mark(target)}{secrets.token_hex(4)}.tmp")
+
+
+def _mark(target: Path) -> str:
+    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary directories that a killed `new_directory` left beside its target; the caller holds its lock."""
+    target = Path(os.path.realpath(path))
+    for item in target.parent.glob(f".sparsetv-{_mark(target)}*.tmp"):
+        if is_temporary(item.name) and item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item, ignore_errors=True)
 
 
 def is_temporary(name: str) -> bool:

@@ -1,5 +1,6 @@
 """What a stitched directory remembers, and how it notices that it was changed behind sparsetv's back."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Tensors, pack_pair, read_checkpoint, tree, weights, write_checkpoint
+from helpers import Tensors, bits, pack_pair, read_checkpoint, tree, weights, write_checkpoint
 from safetensors.torch import load_file
 
 from sparsetv.compose.directory import open_stitched
@@ -51,8 +52,10 @@ def test_the_record_says_what_was_done(stitched: Path) -> None:
 def test_saved_bits_are_the_bases_at_kept_positions_and_no_more(stitched: Path) -> None:
     saved = load_file(stitched / "sparsetv" / "base.safetensors")
     assert sorted(name for name in saved if not name.startswith(("header.", "index"))) == [
-        "bits.a.w", "bits.b.w", "positions.a.w", "positions.b.w",
+        "bits.a.w", "bits.b.w", "hashes", "positions.a.w", "positions.b.w",
     ]  # fmt: skip
+    hashes = [hashlib.sha256(bits(BASE[name]).tobytes()).digest() for name in sorted(BASE)]
+    assert saved["hashes"].numpy().tobytes() == b"".join(hashes)
     assert saved["positions.a.w"].tolist() == list(range(12))
     assert saved["bits.a.w"].view(torch.int32).tolist() == BASE["a.w"].reshape(-1).view(torch.int32).tolist()
     assert saved["bits.b.w"].view(torch.int16).tolist() == BASE["b.w"].view(torch.int16).tolist()

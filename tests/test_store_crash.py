@@ -3,16 +3,13 @@
 import errno
 import os
 import shutil
-import sys
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from crash import KILLED, Hooks, die, in_child, start_child
 from hostile import make_pair, outcome, pack_to
 
 from sparsetv.atomic import is_temporary
@@ -20,40 +17,7 @@ from sparsetv.errors import BusyError, OutputError
 from sparsetv.jobs.store import Store
 from sparsetv.store.layout import is_store
 
-CALLS = ("write", "fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir", "utime", "open", "sendfile")
-KILLED = 137
 State = tuple[str | None, dict[str, tuple[int, str]]] | None
-
-
-class Hooks:
-    """Counts the calls that may change the disk, and tells the number of each before and after it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.before: Callable[[int], None] | None = None
-        self.after: Callable[[int], None] | None = None
-        self.calls: list[str] = []
-        for name in CALLS:
-            patch.setattr(os, name, self._wrap(name, getattr(os, name)))
-
-    def arm(self, *, before: Callable[[int], None] | None = None, after: Callable[[int], None] | None = None) -> None:
-        """Count anew, and be told."""
-        self.before, self.after, self.calls = before, after, []
-
-    def _wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **named: Any) -> Any:
-            if name == "open" and not args[1] & os.O_CREAT:
-                return call(*args, **named)
-            self.calls.append(name)
-            number = len(self.calls)
-            if self.before is not None:
-                self.before(number)
-            try:
-                return call(*args, **named)
-            finally:
-                if self.after is not None:
-                    self.after(number)
-
-        return wrapped
 
 
 @pytest.fixture
@@ -185,7 +149,7 @@ def test_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one(
     trial, states = rehearse(scene, room, fresh, hooks), []
     for number in range(1, len(trial.calls) + 1):
         path = trial.copy()
-        hooks.arm(**{moment: partial(_die, number)})
+        hooks.arm(**{moment: partial(die, number)})
         assert in_child(partial(scene.act, path)) == KILLED
         hooks.arm()
         found = state(path / scene.store)
@@ -196,39 +160,12 @@ def test_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one(
     assert states[0 if moment == "before" else -1] == (trial.old if moment == "before" else trial.new)
 
 
-def _die(at: int, number: int) -> None:
-    if number == at:
-        os._exit(KILLED)
-
-
-def in_child(action: Callable[[], object]) -> int:
-    """Exit code of a process that is a copy of this one and does `action`."""
-    return os.waitstatus_to_exitcode(os.waitpid(start_child(action), 0)[1])
-
-
-def start_child(action: Callable[[], object]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # later Pythons warn of threads, of which the child has none
-        child = os.fork()
-    if child:
-        return child
-    try:
-        result = action()
-        os._exit(result if isinstance(result, int) else 0)
-    except BaseException:
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        os._exit(255)
-
-
 def test_removing_many_that_is_killed_removes_some(room: Path, fresh: Callable[[], Path], hooks: Hooks) -> None:
     scene = Scene("remove all", "lib", lambda path: Store.open(path / "lib").remove("*"), 8)
     trial, seen = rehearse(scene, room, fresh, hooks), set()
     for number in range(1, len(trial.calls) + 1):
         path = trial.copy()
-        hooks.arm(before=partial(_die, number))
+        hooks.arm(before=partial(die, number))
         assert in_child(partial(scene.act, path)) == KILLED
         hooks.arm()
         seen.add(Store.open(path / "lib").names())

@@ -84,16 +84,19 @@ def _index(checkpoint: Checkpoint) -> bytes | None:
 class Hashing:
     """Hashes all tensors of a base in a thread beside other work."""
 
-    def __init__(self, base: Base) -> None:
-        """Start hashing."""
+    def __init__(self, base: Base, *, known: Mapping[str, TensorIdentity]) -> None:
+        """Start hashing what is not known."""
         self._pool = ThreadPoolExecutor(1)
+        self._known = known
         self._jobs: dict[str, Future[TensorIdentity]] = {
-            name: self._pool.submit(_hash, base, name, entry) for name, entry in sorted(base.entries.items())
+            name: self._pool.submit(_hash, base, name, entry)
+            for name, entry in sorted(base.entries.items())
+            if name not in known
         }
 
     def result(self) -> dict[str, TensorIdentity]:
         """Wait for all of them."""
-        return {name: job.result() for name, job in self._jobs.items()}
+        return {**self._known, **{name: job.result() for name, job in self._jobs.items()}}
 
     def close(self) -> None:
         """Drop what has not started."""

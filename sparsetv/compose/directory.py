@@ -7,6 +7,7 @@ from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import Base
+from sparsetv.compose.mix import Active
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record, read_record
 from sparsetv.compose.undo import Memory, open_memory
 from sparsetv.errors import FormatError
@@ -79,6 +80,10 @@ class Stitched:
     def _merged_name(self, name: str) -> str:
         old, new = self.record.prefix
         return new + name.removeprefix(old)
+
+    def active(self, member: Member) -> Active:
+        """One of the tasks on it, with its numbers; see `task`."""
+        return Active(self.task(member), member.weight, member.policy, member.scale)
 
     def task(self, member: Member) -> SparseTaskVector:
         """Read one of the tasks on it.

@@ -103,19 +103,27 @@ def read_record(directory: Path) -> Record:
         NotFoundError: The directory was not written by `stitch`.
         FormatError: The record is broken, or the undo file is not the one it names.
     """
-    path = directory / RECORD
-    if not path.is_file():
+    check_stitched(directory)
+    path, memory = directory / RECORD, directory / ROOM / MEMORY
+    while True:
+        content = path.read_bytes()
+        fields = Fields(canonical.loads(content, what=str(path), depth=6), where=str(path))
+        if fields.text("format") != _FORMAT or fields.integer("version") > _VERSION:
+            raise FormatError(f"{path}: not a {_FORMAT} of version {_VERSION}; update sparsetv")
+        fields.text("sparsetv")
+        record = _parse(fields)
+        found = hashlib.sha256(memory.read_bytes()).hexdigest() if memory.is_file() else "no file"
+        if found == record.memory_sha256:
+            return record
+        if path.read_bytes() == content:  # else a writer put another directory in place meanwhile: look again
+            break
+    raise FormatError(f"{memory}: is not the file that {RECORD} names ({found[:12]}…); stitch again from the base")
+
+
+def check_stitched(directory: Path) -> None:
+    """Raise NotFoundError where a directory was not written by `stitch`."""
+    if not is_stitched(directory):
         raise NotFoundError(f"{directory}: no {RECORD}; only a directory that `sparsetv stitch` wrote has tasks")
-    fields = Fields(canonical.loads(path.read_bytes(), what=str(path), depth=6), where=str(path))
-    if fields.text("format") != _FORMAT or fields.integer("version") > _VERSION:
-        raise FormatError(f"{path}: not a {_FORMAT} of version {_VERSION}; update sparsetv")
-    fields.text("sparsetv")
-    record = _parse(fields)
-    memory = directory / ROOM / MEMORY
-    found = hashlib.sha256(memory.read_bytes()).hexdigest() if memory.is_file() else "no file"
-    if found != record.memory_sha256:
-        raise FormatError(f"{memory}: is not the file that {RECORD} names ({found[:12]}…); stitch again from the base")
-    return record
 
 
 def _parse(fields: Fields) -> Record:

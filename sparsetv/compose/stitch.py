@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sparsetv import atomic
@@ -12,71 +12,17 @@ from sparsetv.belonging import check_content, check_structure
 from sparsetv.compose.base import Base, Hashing
 from sparsetv.compose.combine import Part, Patch, combine
 from sparsetv.compose.files import copy_files
+from sparsetv.compose.mix import Active, Mix
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record
+from sparsetv.compose.reuse import Reuse
 from sparsetv.compose.undo import Undo
-from sparsetv.compose.weights import Piece, plan_as_base, plan_as_task, write_shards
+from sparsetv.compose.weights import Piece, plan, write_shards
 from sparsetv.container.writer import encode
 from sparsetv.dtypes import SIZES, bits_dtype
-from sparsetv.errors import FormatError, UsageError
+from sparsetv.errors import FormatError
 from sparsetv.fingerprint import digest
-from sparsetv.rules import Rule
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import encode_header, place
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """A task with the numbers that it enters with.
-
-    Attributes:
-        task: The task.
-        weight: The user's weight.
-        policy, scale: How the scale was found, and the scale.
-    """
-
-    task: SparseTaskVector
-    weight: float
-    policy: str
-    scale: float
-
-    @property
-    def coefficient(self) -> float:
-        """What the task's deltas are multiplied by."""
-        return self.weight * self.scale
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """Active tasks in canonical order, and how they combine.
-
-    Attributes:
-        active: Tasks, ordered by digest.
-        rule: The rule.
-        scale: Scale policy as it was asked for.
-    """
-
-    active: tuple[Active, ...]
-    rule: Rule
-    scale: str | float
-    digests: tuple[str, ...] = field(default=())
-
-
-def mix(active: Sequence[Active], *, rule: Rule, scale: str | float) -> Mix:
-    """Put tasks into canonical order.
-
-    Raises:
-        UsageError: Two tasks have one name, or are the same task.
-    """
-    ordered = sorted(((item.task.digest(), item) for item in active), key=lambda pair: pair[0])
-    _check_distinct([item.task.name for _, item in ordered], "name")
-    _check_distinct([digest for digest, _ in ordered], "content")
-    return Mix(tuple(item for _, item in ordered), rule, scale, tuple(digest for digest, _ in ordered))
-
-
-def _check_distinct(values: list[str], what: str) -> None:
-    twice = next((value for value in values if values.count(value) > 1), None)
-    if twice is not None:
-        raise UsageError(f"two tasks have the {what} {twice[:40]!r}; rename one when packing, or leave it out")
 
 
 class Patcher:
@@ -115,6 +61,7 @@ def stitch(
     *,
     keep: Mapping[str, Path] | None = None,
     expected: str | None = None,
+    reuse: Reuse | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Record:
     """Write a merged checkpoint directory, atomically: all of it or nothing.
@@ -128,6 +75,7 @@ def stitch(
         target: Directory to write; one that exists is replaced.
         keep: Files of others that the new directory takes over, by relative path.
         expected: Digest that the base must have, where it is restored from a stitched directory.
+        reuse: What of that directory stays; tensors in weight files that stay are not read again.
         progress: Called with bytes written.
 
     Raises:
@@ -141,10 +89,11 @@ def stitch(
     structure = base.structure
     for item in chosen.active:
         check_structure(item.task, structure, source=base.source)
-    hashing = Hashing(base)
+    stays = reuse or Reuse()
+    hashing = Hashing(base, known=stays.identities)
     try:
         with atomic.new_directory(target) as directory:
-            record = _write(base, chosen, directory, progress)
+            record, undo = _write(base, chosen, directory, stays, progress)
             copy_files(keep or {}, directory)
             identities = hashing.result()
             base.check_unchanged()
@@ -153,18 +102,24 @@ def stitch(
                 raise FormatError(f"{target}: weights changed since sparsetv wrote them; stitch again from the base")
             for item in chosen.active:
                 check_content(item.task, identities, source=base.source)
-            record = replace(record, base_digest=found)
+            undo.identities = identities
+            undo.write(directory / ROOM / MEMORY)
+            memory = hashlib.sha256((directory / ROOM / MEMORY).read_bytes()).hexdigest()
+            record = replace(record, base_digest=found, memory_sha256=memory)
             atomic.write_new_file(directory / RECORD, [record.to_bytes()])
     finally:
         hashing.close()
     return record
 
 
-def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], None] | None) -> Record:
-    single = chosen.active[0].task if len(chosen.active) == 1 else None
+def _write(
+    base: Base, chosen: Mix, directory: Path, stays: Reuse, progress: Callable[[int], None] | None
+) -> tuple[Record, Undo]:
+    single = chosen.single
     undo = Undo(headers={name: shard.header_bytes for name, shard in base.shards.items()}, index=base.index)
-    plans = plan_as_task(base, single) if single else {n: plan_as_base(s) for n, s in base.shards.items()}
-    write_shards(directory, base, plans, Patcher(base, chosen, undo), progress)
+    undo.saved.update(stays.saved)
+    plans = plan(base, chosen)
+    write_shards(directory, base, plans, Patcher(base, chosen, undo), stays=stays.shards, progress=progress)
     _remember_dropped(base, plans, undo)
     copy_files(base.files, directory)
     room = directory / ROOM
@@ -173,9 +128,9 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
     if not single:
         for item in chosen.active:
             _write_head(room / "heads" / item.task.name, item.task)
-    members = tuple(_keep_task(room, item, digest) for item, digest in zip(chosen.active, chosen.digests, strict=True))
-    undo.write(room / MEMORY)
-    return Record(
+    pairs = zip(chosen.active, chosen.digests, strict=True)
+    members = tuple(_keep_task(room, item, digest, stays.tasks.get(digest)) for item, digest in pairs)
+    record = Record(
         base=os.fsencode(base.source).decode("utf-8", "replace"),
         repo=base.repo,
         commit=base.commit,
@@ -188,8 +143,9 @@ def _write(base: Base, chosen: Mix, directory: Path, progress: Callable[[int], N
         added=added,
         files=tuple(sorted(base.files)),
         base_digest="",
-        memory_sha256=hashlib.sha256((room / MEMORY).read_bytes()).hexdigest(),
+        memory_sha256="",
     )
+    return record, undo
 
 
 def _remember_dropped(base: Base, plans: Mapping[str, list[Piece]], undo: Undo) -> None:
@@ -211,11 +167,14 @@ def _own_files(base: Base, files: Mapping[str, bytes], directory: Path) -> tuple
     return replaced, tuple(name for name in sorted(files) if name not in base.files)
 
 
-def _keep_task(room: Path, item: Active, digest: str) -> Member:
+def _keep_task(room: Path, item: Active, digest: str, stays: Path | None) -> Member:
     folder = room / "tasks"
     folder.mkdir(exist_ok=True)
     file = f"{digest[:16]}.stv"
-    atomic.write_new_file(folder / file, encode(item.task).parts)
+    if stays is None:
+        atomic.write_new_file(folder / file, encode(item.task).parts)
+    else:
+        atomic.link_or_copy(stays, folder / file)
     return Member(item.task.name, digest, item.weight, item.policy, item.scale, file)
 
 

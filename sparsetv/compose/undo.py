@@ -1,12 +1,12 @@
 """What a stitched directory remembers of its base: headers, dropped tensors, and bits at touched positions.
 
-`sparsetv/base.safetensors` inside the directory holds the base's shard index (`index`) and per weight
-file its header (`header.FILE`); per touched
-tensor, positions and the base's bits there (`positions.NAME`, `bits.NAME`); and whole what the merged weights lack
-(`tensor.NAME`). With the merged weights it gives the base back, bit for bit.
+`sparsetv/base.safetensors` inside the directory holds the base's shard index (`index`) and per weight file its header
+(`header.FILE`); the SHA-256 of every tensor of the base, 32 bytes each in ascending order of names (`hashes`); per
+touched tensor, positions and the base's bits there (`positions.NAME`, `bits.NAME`); and whole what the merged weights
+lack (`tensor.NAME`). With the merged weights it gives the base back, bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import ShardLayout
 from sparsetv.dtypes import SIZES, bits_dtype
 from sparsetv.errors import FormatError
+from sparsetv.fingerprint import TensorIdentity
 from sparsetv.wire.header import Entry, encode_header, parse_header, place
 
 _UNSIGNED = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
@@ -32,6 +33,7 @@ class Undo:
     index: bytes | None = None
     saved: dict[str, tuple[Positions, Bits]] = field(default_factory=dict)
     dropped: dict[str, tuple[Entry, Bytes]] = field(default_factory=dict)
+    identities: Mapping[str, TensorIdentity] = field(default_factory=dict)
 
     def write(self, path: Path) -> int:
         """Write to a new file; returns its size."""
@@ -44,6 +46,8 @@ class Undo:
             yield f"header.{shard}", "U8", (len(header),), np.frombuffer(header, np.uint8)
         if self.index is not None:
             yield "index", "U8", (len(self.index),), np.frombuffer(self.index, np.uint8)
+        hashes = b"".join(self.identities[name].sha256 for name in sorted(self.identities))
+        yield "hashes", "U8", (len(self.identities), 32), np.frombuffer(hashes, np.uint8)
         for name, (positions, bits) in self.saved.items():
             yield f"positions.{name}", "I64", positions.shape, positions.astype("<i8")
             yield f"bits.{name}", _UNSIGNED[bits.itemsize], bits.shape, bits
@@ -80,6 +84,29 @@ class Memory:
         """A base tensor that the merged weights lack."""
         key = f"tensor.{name}"
         return self.file.raw(key) if key in self.file else None
+
+    def identities(self) -> dict[str, TensorIdentity] | None:
+        """The base's tensors; None where an older version of sparsetv wrote the file.
+
+        Raises:
+            FormatError: There are more or fewer hashes than tensors.
+        """
+        if "hashes" not in self.file:
+            return None
+        entries = {name: entry for shard in self.layouts().values() for name, entry in shard.tensors.items()}
+        raw = self.file.raw("hashes").tobytes()
+        if len(raw) != 32 * len(entries):
+            raise FormatError(f"{self.file.source}: {len(raw)} bytes of hashes for {len(entries)} tensors")
+        return {
+            name: TensorIdentity(name, entries[name].dtype, entries[name].shape, raw[32 * place : 32 * place + 32])
+            for place, name in enumerate(sorted(entries))
+        }
+
+    def saved(self, name: str) -> tuple[Positions, Bits] | None:
+        """Touched positions of a tensor and the base's bits there."""
+        if f"positions.{name}" not in self.file:
+            return None
+        return self.file.bits(f"positions.{name}").view(np.int64), self.file.bits(f"bits.{name}")
 
     def restore(self, name: str, merged: Bytes, dtype: str) -> Bytes:
         """The base's bytes of a tensor from its merged bytes; a copy where anything was touched.

@@ -14,6 +14,7 @@ from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import CHUNK_BYTES
 from sparsetv.compose.base import Base, ShardLayout
 from sparsetv.compose.combine import Patch
+from sparsetv.compose.mix import Mix
 from sparsetv.dtypes import SIZES, bits_dtype, cast
 from sparsetv.errors import FormatError
 from sparsetv.task_vector import Extra, SparseTaskVector
@@ -39,6 +40,13 @@ class Piece:
     shape: tuple[int, ...]
     base: str = ""
     extra: Bytes | None = None
+
+
+def plan(base: Base, chosen: Mix) -> dict[str, list[Piece]]:
+    """What each weight file holds once tasks are on a base: the one task's model, or the base's."""
+    if chosen.single is not None:
+        return plan_as_task(base, chosen.single)
+    return {name: plan_as_base(shard) for name, shard in base.shards.items()}
 
 
 def plan_as_base(shard: ShardLayout) -> list[Piece]:
@@ -95,13 +103,24 @@ def _added(by_name: Mapping[str, Piece], task: SparseTaskVector, name: str, extr
 
 
 def write_shards(
-    directory: Path, base: Base, plans: Mapping[str, list[Piece]], patches: Patches, progress: Progress | None
+    directory: Path,
+    base: Base,
+    plans: Mapping[str, list[Piece]],
+    patches: Patches,
+    *,
+    stays: Mapping[str, Path],
+    progress: Progress | None,
 ) -> None:
     """Write every shard, and the index where the base has several.
 
-    A shard whose tensors are those of the base keeps the base's header, byte for byte.
+    A shard whose tensors are those of the base keeps the base's header, byte for byte. Shards of `stays` are linked
+    from where they lie.
     """
     for shard_name, pieces in plans.items():
+        if shard_name in stays:
+            (directory / shard_name).parent.mkdir(parents=True, exist_ok=True)
+            atomic.link_or_copy(stays[shard_name], directory / shard_name)
+            continue
         layout = base.shards[shard_name]
         parts = _ahead(_parts(base, layout, pieces, patches))
         path = directory / shard_name

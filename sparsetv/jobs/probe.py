@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.base import Base, base_of
-from sparsetv.compose.stitch import Active, Patcher, mix
+from sparsetv.compose.mix import Active, mix
+from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Patches, Piece, patched, plan_as_task
 from sparsetv.errors import ProbeError

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sparsetv.atomic import remove_leftovers
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
-from sparsetv.compose.record import ROOM, Record, is_stitched, read_record
-from sparsetv.compose.stitch import Active, mix
+from sparsetv.compose.mix import Active, mix
+from sparsetv.compose.record import ROOM, Record, check_stitched, is_stitched
+from sparsetv.compose.reuse import find_reuse
 from sparsetv.compose.stitch import stitch as write_stitched
 from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.jobs.options import StitchOptions
@@ -112,7 +114,7 @@ def _change(
     weights: Mapping[str, float],
     progress: Progress | None,
 ) -> Record:
-    read_record(path)
+    check_stitched(path)
     with _locked(path):
         stitched = open_stitched(path)
         record = stitched.record
@@ -120,16 +122,20 @@ def _change(
             raise FormatError(f"{path}: the record names an unknown scale {record.scale!r}; update sparsetv")
         present = [member.name for member in record.members]
         out = {*_chosen(path, present, gone), *(task.name for task in new)}
-        stay = [member for member in record.members if member.name not in out]
-        live = [*(stitched.task(member) for member in stay), *new]
+        stay = [stitched.active(member) for member in record.members if member.name not in out]
         known = {member.name: member.weight for member in record.members}
+        live = [*(item.task for item in stay), *new]
         chosen = _activate(live, {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}, record.scale)
+        digests = {member.name: member.digest for member in record.members if member.name not in out}
+        base = stitched.base()
+        after = mix(chosen, rule=record.combination, scale=record.scale, digests=digests)
         return write_stitched(
-            stitched.base(),
-            mix(chosen, rule=record.combination, scale=record.scale),
+            base,
+            after,
             path,
             keep=stitched.own_files(),
             expected=record.base_digest,
+            reuse=find_reuse(stitched, base, stay, after),
             progress=counter(progress, "stitch", stitched.merged.total_bytes),
         )
 
@@ -194,6 +200,7 @@ def _locked(target: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{target}: cannot be locked ({error.strerror or error})") from error
     try:
+        remove_leftovers(resolved)
         yield
     finally:
         lock.release()
