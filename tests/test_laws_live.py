@@ -103,7 +103,6 @@ class Live(RuleBasedStateMachine):
     def begin(self, combination: str, scale: str | float, region: int) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(room, "REGION", region)
-        self.patch.setattr(overlaps, "_BATCH", 16)
         self.combination, self.scale = combination, scale
         self.tensors = base_tensors()
         self.storage = {name: tensor.data_ptr() for name, tensor in self.tensors.items()}

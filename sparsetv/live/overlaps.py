@@ -22,7 +22,6 @@ _NONE = -1
 _GROWTH = 1.25
 _GAPS = 1.5
 _SPARSE = 4
-_BATCH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +136,19 @@ class Overlaps:
 
         Each shape (n,), int64; without `trace` the third is empty.
         """
-        pool, offset = self._pool, self._pool.span(key).start
-        for batch in _batches(segments, pool.device):
-            start, stop = batch[0].start, batch[-1].stop
-            positions, buckets = pool.positions[offset + start : offset + stop], self._buckets(key, batch)
-            query, entry = torch.arange(stop - start, device=pool.device), self._heads.index_select(0, buckets)
-            previous = -1 - buckets if trace else buckets[:0]
-            while len(alive := torch.nonzero(entry >= 0).squeeze(1)):
-                query, entry = query[alive], entry[alive]
-                previous = previous[alive] if trace else previous
-                same = pool.positions.index_select(0, entry) == positions.index_select(0, query)
-                hit = torch.nonzero(same).squeeze(1)
-                yield query[hit] + start, entry[hit].long(), previous[hit] if trace else previous
-                previous = entry.long() if trace else previous
-                entry = pool.links.index_select(0, entry)
+        pool, buckets = self._pool, self._buckets(key, segments)
+        query = torch.arange(len(buckets), device=pool.device)
+        wanted, entry = pool.positions[pool.span(key)], self._heads.index_select(0, buckets)
+        previous = -1 - buckets if trace else buckets[:0]
+        while len(alive := torch.nonzero(entry >= 0).squeeze(1)):
+            if len(alive) < len(entry):
+                query, wanted, entry = (array.index_select(0, alive) for array in (query, wanted, entry))
+                previous = previous.index_select(0, alive) if trace else previous
+            hit = torch.nonzero(pool.positions.index_select(0, entry) == wanted).squeeze(1)
+            found = previous.index_select(0, hit) if trace else previous
+            yield query.index_select(0, hit), entry.index_select(0, hit).long(), found
+            previous = entry.long() if trace else previous
+            entry = pool.links.index_select(0, entry)
 
     def _buckets(self, key: str, segments: Sequence[Segment]) -> torch.Tensor:
         """Bucket of each entry of the segments, shape (entries,), int64, in their order."""
@@ -172,15 +170,14 @@ class Overlaps:
     def _insert(self, key: str, segments: Sequence[Segment]) -> None:
         """Push entries to the front of their lists; of several for one bucket one wins each round."""
         pool, offset = self._pool, self._pool.span(key).start
-        for batch in _batches(segments, pool.device):
-            buckets = self._buckets(key, batch)
-            runs = [torch.arange(offset + s.start, offset + s.stop, device=pool.device) for s in batch]
-            ids = _joined(runs, pool.device)
-            while len(ids):
-                pool.links.index_copy_(0, ids, self._heads.index_select(0, buckets))
-                self._heads.index_copy_(0, buckets, ids.to(torch.int32))
-                lost = torch.nonzero(self._heads.index_select(0, buckets) != ids).squeeze(1)
-                ids, buckets = ids[lost], buckets[lost]
+        buckets = self._buckets(key, segments)
+        runs = [torch.arange(offset + s.start, offset + s.stop, device=pool.device) for s in segments]
+        ids = _joined(runs, pool.device)
+        while len(ids):
+            pool.links.index_copy_(0, ids, self._heads.index_select(0, buckets))
+            self._heads.index_copy_(0, buckets, ids.to(torch.int32))
+            lost = torch.nonzero(self._heads.index_select(0, buckets) != ids).squeeze(1)
+            ids, buckets = ids.index_select(0, lost), buckets.index_select(0, lost)
 
     def _renew(self, regions: NDArray[np.int64]) -> None:
         """Give live tensors new buckets, and put all their entries into them."""
@@ -216,19 +213,6 @@ class Overlaps:
             old = self._heads
             self._heads = torch.empty(max(size, int(_GROWTH * len(old))), dtype=torch.int32, device=old.device)
             self._heads[: len(old)] = old
-
-
-def _batches(segments: Sequence[Segment], device: torch.device) -> Iterator[Sequence[Segment]]:
-    """Runs of segments whose work fits a processor's cache; on other devices all at once."""
-    most = _BATCH if device.type == "cpu" else len(segments) and segments[-1].stop
-    first = size = 0
-    for number, segment in enumerate(segments):
-        if size and size + len(segment) > most:
-            yield segments[first:number]
-            first, size = number, 0
-        size += len(segment)
-    if segments:
-        yield segments[first:]
 
 
 def _odd(number: int) -> int:

@@ -1,6 +1,8 @@
 """Tensors of one dtype on one device: loads tasks' entries, computes what they become, writes them in place."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +20,8 @@ from sparsetv.live.sites import Site
 from sparsetv.rules import Rule, Term, coverage
 
 _INT32 = 2**31
+
+_MANY = 1 << 17
 
 REGION = 1 << 19
 """Positions of a live tensor that share buckets; their entries stay in a processor's cache."""
@@ -46,13 +50,17 @@ class Share:
     """What a room knows of one task beside its entries in the pool.
 
     Attributes:
-        segments: Runs of its entries by live tensor.
-        names: Name of the base's tensor of each run.
+        segments: Runs of its entries by region.
+        runs: Number of a live tensor, and which of the task's entries lie in it, in order.
+        names: Name of the base's tensor that begins at each entry of `starts`.
+        starts: First entry of each tensor of the base.
         index, amounts: Shapes (n,), int64 ascending and int32: corrections (formats/codecs/exact.md).
     """
 
     segments: tuple[Segment, ...]
+    runs: tuple[tuple[int, slice], ...]
     names: tuple[str, ...]
+    starts: tuple[int, ...]
     index: torch.Tensor
     amounts: torch.Tensor
 
@@ -89,7 +97,7 @@ class Room:
         """Take a task's entries in; nothing is applied."""
         span = self._pool.allocate(key, sum(tensor.nnz for _, tensor in parts))
         segments: list[Segment] = []
-        names: list[str] = []
+        runs: list[tuple[int, slice]] = []
         index, amounts, end = [], [], 0
         for site, tensor in parts:
             start, end = end, end + tensor.nnz
@@ -97,13 +105,15 @@ class Room:
             self._pool.positions[own] = site.place.flat(_tensor(tensor.positions).to(self._device))
             self._pool.values[own] = _tensor(tensor.values)
             segments += self._segments(site, span, start, end)
-            names += [site.name] * (len(segments) - len(names))
+            runs.append((self._number[site.bits.data_ptr()], slice(start, end)))
             if site.dtype == tensor.dtype:
                 index.append(tensor.corrections.index + start)
                 amounts.append(tensor.corrections.amount.view(np.int32))
         self._shares[key] = Share(
             tuple(segments),
-            tuple(names),
+            tuple(runs),
+            tuple(site.name for site, _ in parts),
+            tuple(run.start for _, run in runs),
             torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *index])).to(self._device),
             torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *amounts])).to(self._device),
         )
@@ -170,9 +180,12 @@ class Room:
     def save_base(self, key: str, met: Meetings, *, touching: Sequence[str]) -> None:
         """Save the base's bits at a task's places: from memory, or from what tasks of `touching` have saved."""
         pool, span = self._pool, self._pool.span(key)
-        for segment in self._shares[key].segments:
-            own = slice(span.start + segment.start, span.start + segment.stop)
-            pool.base[own] = self._targets[segment.target].index_select(0, pool.positions[own])
+
+        def read(target: int, run: slice) -> None:
+            own = slice(span.start + run.start, span.start + run.stop)
+            torch.index_select(self._targets[target], 0, pool.positions[own], out=pool.base[own])
+
+        self._each_run(key, read)
         for other in touching:
             if other in met:
                 query, entry = met[other]
@@ -206,10 +219,28 @@ class Room:
 
     def write(self, key: str, bits: torch.Tensor) -> None:
         """Put bits at a task's places, in the live tensors' own memory."""
-        start = self._pool.span(key).start
-        for segment in self._shares[key].segments:
-            places = self._pool.positions[start + segment.start : start + segment.stop].long()
-            self._targets[segment.target].index_copy_(0, places, bits[segment.start : segment.stop])
+        places = self._pool.positions[self._pool.span(key)].long()
+
+        def put(target: int, run: slice) -> None:
+            self._targets[target].index_copy_(0, places[run], bits[run])
+
+        self._each_run(key, put)
+
+    def _each_run(self, key: str, action: Callable[[int, slice], None]) -> None:
+        """Do something for each run of a task; on a CPU in threads, since most runs are too short for torch's own."""
+        runs = self._shares[key].runs
+        threads = torch.get_num_threads() if self._device.type == "cpu" and runs[-1][1].stop >= _MANY else 1
+
+        def work(number: int) -> None:
+            for target, run in runs:
+                if run.stop * threads // (runs[-1][1].stop + 1) == number:
+                    action(target, run)
+
+        if threads == 1:
+            work(0)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
 
     def _correct(self, after: torch.Tensor, alone: torch.Tensor, key: str, query: Index, entry: Index) -> None:
         """Move entries that one task alone keeps at coefficient 1 by its corrections."""
@@ -234,7 +265,7 @@ class Room:
             return
         bad = int(torch.nonzero(~finite)[0])
         share = self._shares[key]
-        name = next(name for name, s in zip(share.names, share.segments, strict=True) if s.start <= bad < s.stop)
+        name = share.names[bisect_right(share.starts, bad) - 1]
         raise NonFiniteError(f"{name}: a merged entry overflows {self._dtype}; use a smaller scale")
 
 
