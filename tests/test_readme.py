@@ -4,16 +4,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import torch
-from helpers import write_checkpoint
+import transformers
 from safetensors.torch import load_file
 
 import sparsetv
 from benchmarks.readme import README, TABLES, fill
 from sparsetv.cli import group
+from sparsetv.models import quiet
 
 ROOT = README.parent
 
@@ -39,6 +41,8 @@ def test_every_command_that_the_readme_shows_exists_with_its_options() -> None:
     assert {name for name, _ in lines} >= {"pack", "inspect", "verify", "stitch", "add", "remove", "tasks", "evaluate"}
     for name, rest in lines:
         command = group.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands[rest.split()[0]]
         known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.split("=")[0] for word in rest.split() if word.startswith("-")} <= known, name
 
@@ -57,7 +61,9 @@ def test_public_names_are_sorted_and_others_are_refused() -> None:
 
 
 def test_every_command_and_option_is_explained() -> None:
-    for name, command in group.commands.items():
+    nested = [command for command in group.commands.values() if isinstance(command, click.Group)]
+    commands = {**group.commands, **{f"{g.name} {n}": c for g in nested for n, c in g.commands.items()}}
+    for name, command in commands.items():
         assert command.help, name
         options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
         assert all(option.help for option in options), name
@@ -75,14 +81,39 @@ def test_importing_sparsetv_costs_nothing() -> None:
     assert shown.stdout.strip() == "[]"
 
 
-def test_the_python_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader would, beside a base, its fine-tunes and a store."""
     found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(found) == 1
-    base = {"h.0.w": torch.zeros(40, 30), "h.0.b": torch.zeros(30)}
-    for name, step in (("base", 0.0), ("finetuned", 1.0), ("other", 2.0)):
-        write_checkpoint(tmp_path / name, {key: tensor + step for key, tensor in base.items()})
+    assert len(found) == 3
+    _make_models(tmp_path)
     monkeypatch.chdir(tmp_path)
-    sparsetv.pack_to("cr.stv", "base/", "other/")
-    exec(compile(found[0], "README.md", "exec"), {})  # noqa: S102  our own text
+    for name in ("sst2", "cr", "trec", "subj"):
+        sparsetv.pack_to(f"{name}.stv", "base/", f"{name}-model/", options=sparsetv.PackOptions(probe=False))
+    store = sparsetv.Store.init("tasks", "base/")
+    for name in ("sst2", "cr"):
+        store.add(f"{name}.stv")
+    (tmp_path / "sst2-model").rename(tmp_path / "finetuned")
+    space: dict[str, Any] = {}
+    with quiet():
+        for code in found:
+            exec(compile(code, "README.md", "exec"), space)  # noqa: S102  our own text
+    base = load_file(tmp_path / "base" / "model.safetensors")
     merged = load_file(tmp_path / "sst2-again" / "model.safetensors")
-    assert {float(value) for tensor in merged.values() for value in tensor.reshape(-1)} > {0.0}
+    assert any(not torch.equal(base[name], merged[f"bert.{name}"]) for name in base)
+    assert space["live"].active == {}
+    assert space["composer"].weights == {"cr": 1.0, "sst2": -1.0}
+
+
+def _make_models(path: Path) -> None:
+    values = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(**values, vocab_size=40)
+    torch.manual_seed(0)
+    body = transformers.BertModel(config)
+    body.save_pretrained(path / "base")
+    for number, name in enumerate(("sst2", "cr", "trec", "subj")):
+        config.num_labels = 2 + number % 2
+        model = transformers.BertForSequenceClassification(config)
+        model.bert.load_state_dict(
+            {key: tensor + 0.01 * torch.randn_like(tensor) for key, tensor in body.state_dict().items()}
+        )
+        model.save_pretrained(path / f"{name}-model")
