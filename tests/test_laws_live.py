@@ -225,6 +225,28 @@ def test_a_thousand_steps_end_where_a_fresh_stitch_does(tmp_path: Path, combinat
     assert composer.state().nbytes == 0
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("combination", RULES)
+def test_a_gpu_gives_the_bits_of_the_cpu(combination: str) -> None:
+    """The same thousand steps on both."""
+    tasks = _Shared.get()
+    places = [base_tensors(), {name: tensor.cuda() for name, tensor in base_tensors().items()}]
+    composers = [Composer(tensors, rule=combination, scale=0.7) for tensors in places]
+    chance = random.Random(combination)
+    for _ in range(1000):
+        held = composers[0].state().loaded
+        key, weight = chance.choice(KEYS), chance.choice(WEIGHTS)
+        gone = chance.choice(held) if held and chance.random() < 0.4 else None
+        for composer in composers:
+            if gone is not None:
+                composer.remove(gone)
+            elif tasks[key].name in held:
+                composer.replace(tasks[key], weight=weight)
+            else:
+                composer.add(tasks[key], weight=weight)
+    assert_bits({name: tensor.cpu() for name, tensor in places[1].items()}, places[0])
+
+
 def test_replacing_keeps_the_weight_unless_told() -> None:
     tasks = _Shared.get()
     composer = Composer(base_tensors(), scale="none")

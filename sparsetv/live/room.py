@@ -15,13 +15,15 @@ from sparsetv.csr import SparseTensor
 from sparsetv.errors import NonFiniteError
 from sparsetv.live.bits import BITS, narrow, shift, widen
 from sparsetv.live.overlaps import Overlaps, Segment
-from sparsetv.live.pool import Pool
+from sparsetv.live.pool import ENTRIES, Pool
 from sparsetv.live.sites import Site
 from sparsetv.rules import Rule, Term, coverage
 
 _INT32 = 2**31
 
 _MANY = 1 << 17
+_PIECE = 1 << 15
+"""Entries that torch handles in one thread on a CPU, so that threads can share a task's runs."""
 
 REGION = 1 << 19
 """Positions of a live tensor that share buckets; their entries stay in a processor's cache."""
@@ -84,6 +86,7 @@ class Room:
         sizes = [1 if one else -(-len(t) // REGION) for one, t in zip(whole, self._targets, strict=True)]
         self._regions = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self._pool = Pool(self._device, positions=torch.int64 if wide else torch.int32, bits=BITS[dtype])
+        self._piece = _PIECE if self._device.type == "cpu" else ENTRIES
         self._shares: dict[str, Share] = {}
         self._overlaps: Overlaps | None = None
 
@@ -98,14 +101,16 @@ class Room:
         span = self._pool.allocate(key, sum(tensor.nnz for _, tensor in parts))
         segments: list[Segment] = []
         runs: list[tuple[int, slice]] = []
-        index, amounts, end = [], [], 0
+        starts, index, amounts, end = [], [], [], 0
         for site, tensor in parts:
             start, end = end, end + tensor.nnz
             own = slice(span.start + start, span.start + end)
             self._pool.positions[own] = site.place.flat(_tensor(tensor.positions).to(self._device))
             self._pool.values[own] = _tensor(tensor.values)
             segments += self._segments(site, span, start, end)
-            runs.append((self._number[site.bits.data_ptr()], slice(start, end)))
+            number = self._number[site.bits.data_ptr()]
+            runs += [(number, slice(low, min(low + self._piece, end))) for low in range(start, end, self._piece)]
+            starts.append(start)
             if site.dtype == tensor.dtype:
                 index.append(tensor.corrections.index + start)
                 amounts.append(tensor.corrections.amount.view(np.int32))
@@ -113,7 +118,7 @@ class Room:
             tuple(segments),
             tuple(runs),
             tuple(site.name for site, _ in parts),
-            tuple(run.start for _, run in runs),
+            tuple(starts),
             torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *index])).to(self._device),
             torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *amounts])).to(self._device),
         )
@@ -222,12 +227,12 @@ class Room:
         places = self._pool.positions[self._pool.span(key)].long()
 
         def put(target: int, run: slice) -> None:
-            self._targets[target].index_copy_(0, places[run], bits[run])
+            self._targets[target].scatter_(0, places[run], bits[run])
 
         self._each_run(key, put)
 
     def _each_run(self, key: str, action: Callable[[int, slice], None]) -> None:
-        """Do something for each run of a task; on a CPU in threads, since most runs are too short for torch's own."""
+        """Do something for each run of a task; on a CPU in threads of our own, since runs are short."""
         runs = self._shares[key].runs
         threads = torch.get_num_threads() if self._device.type == "cpu" and runs[-1][1].stop >= _MANY else 1
 
