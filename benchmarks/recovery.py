@@ -20,7 +20,8 @@ from benchmarks.common import write_result
 from benchmarks.data import ADAMW, SGD, Sentences
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
-from sparsetv.compose.stitch import Active, Patcher, mix
+from sparsetv.compose.mix import Active, mix
+from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.evaluation.classify import accuracy
 from sparsetv.evaluation.data import read_examples
