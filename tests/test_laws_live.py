@@ -103,16 +103,23 @@ def assert_bits(found: Tensors, wanted: Tensors) -> None:
 class Live(RuleBasedStateMachine):
     """Any calls in any order; small regions and tables, so that all of them are made, grown and packed often."""
 
-    @initialize(combination=st.sampled_from(RULES), scale=st.sampled_from(SCALES), region=st.sampled_from([8, 64]))
-    def begin(self, combination: str, scale: str | float, region: int) -> None:
+    @initialize(
+        combination=st.sampled_from(RULES),
+        scale=st.sampled_from(SCALES),
+        region=st.sampled_from([8, 64]),
+        start=st.lists(st.sampled_from(["one", "two", "three", "four", "five"]), unique=True),
+    )
+    def begin(self, combination: str, scale: str | float, region: int, start: list[str]) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(room, "REGION", region)
         self.combination, self.scale = combination, scale
         self.tensors = base_tensors()
         self.storage = {name: tensor.data_ptr() for name, tensor in self.tensors.items()}
         self.composer = Composer(self.tensors, rule=combination, scale=scale)
-        self.held: dict[str, str] = {}
-        self.weights: dict[str, float] = {}
+        self.held = {name: name for name in start}
+        self.weights = dict.fromkeys(start, 1.0)
+        for name in start:
+            self.composer.add(_Shared.get()[name])
 
     @rule(key=st.sampled_from(KEYS), weight=st.sampled_from(WEIGHTS))
     def put(self, key: str, weight: float) -> None:
@@ -202,7 +209,7 @@ class Live(RuleBasedStateMachine):
 
 
 TestLive = Live.TestCase
-TestLive.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLive.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +220,7 @@ def test_a_thousand_steps_end_where_a_fresh_stitch_does(tmp_path: Path, combinat
     tasks, tensors = _Shared.get(), base_tensors()
     composer = Composer(tensors, rule=combination, scale=scale)
     held: dict[str, str] = {}
-    for _ in range(1000):
+    for number in range(1000):
         step = chance.choice(["put", "put", "take", "reweight"])
         if step == "put":
             key = chance.choice(KEYS)
@@ -227,6 +234,8 @@ def test_a_thousand_steps_end_where_a_fresh_stitch_does(tmp_path: Path, combinat
                 del held[name]
             else:
                 composer.reweight(name, chance.choice(WEIGHTS))
+        if number % 5 == 0:
+            assert_bits(tensors, expected(held, composer.weights, combination=combination, scale=scale))
     weights = composer.weights
     write_checkpoint(tmp_path / "base", base_tensors())
     options = StitchOptions(rule=combination, scale=scale, weights=weights)
@@ -258,6 +267,18 @@ def test_a_gpu_gives_the_bits_of_the_cpu(combination: str) -> None:
             else:
                 composer.add(tasks[key], weight=weight)
     assert_bits({name: tensor.cpu() for name, tensor in places[1].items()}, places[0])
+
+
+def test_a_task_that_is_left_alone_is_exact_again() -> None:
+    """Corrections of the others apply once what covered them is gone."""
+    tasks, tensors = _Shared.get(), base_tensors()
+    composer = Composer(tensors, scale="none")
+    composer.add(tasks["one"])
+    composer.add(tasks["three"])
+    composer.remove("three")
+    kept = tasks["one"].tensors["h.1.coarse"].positions
+    assert len(tasks["one"].tensors["h.1.coarse"].corrections.index) == len(kept) > 3
+    np.testing.assert_array_equal(bits(tensors["h.1.coarse"])[kept], bits(TUNED["one"]["h.1.coarse"])[kept])
 
 
 def test_replacing_keeps_the_weight_unless_told() -> None:
