@@ -124,12 +124,71 @@ def runtime() -> str:
     return markdown(["what", "measured", "floor", "floor measured", "ratio", "goal"], rows)
 
 
+def continual() -> str:
+    """Adding tasks in memory, and what else one could do."""
+    value = read("continual")
+    first, last, one = value["first"], value["last"], value["last"]["mean"] / 1e3
+    rows = [
+        [f"add one of the first ten tasks, mean (median {first['median']:.0f})", f"{first['mean']:.0f} ms", ""],
+        [f"add one of the last ten of {value['tasks']}, mean (median {last['median']:.0f})", f"{last['mean']:.0f} ms",
+         f"{value['last_over_first_mean']:.2f} of the first ten (goal {value['goal']})"],
+        ["remove a task", f"{value['removal']['mean']:.0f} ms", _times(value["removal"]["mean"] / 1e3, one)],
+    ]  # fmt: skip
+    others = [(f"all {n} tasks onto a fresh base in memory", v) for n, v in value["afresh_in_memory"].items()]
+    others.append(("reload the whole checkpoint", value["reload"]))
+    others += [(_disk(name), seconds) for name, seconds in value["on_disk"].items() if not name.startswith("library")]
+    for name in ("task_arithmetic", "ties"):
+        if name in value["mergekit"]:
+            version = value["mergekit"]["versions"]["mergekit"]
+            others.append((f"mergekit {version}, {name}, 3 tasks", value["mergekit"][name]))
+    rows += [[name, f"{found['seconds']:.2f} s", _times(found["seconds"], one)] for name, found in others]
+    kept = f"{value['resident_bytes_per_kept_entry']:.1f} bytes per kept entry"
+    rows.append([f"memory beside the base, {value['tasks']} tasks", kept, "goal 20"])
+    return markdown(["what", "measured", "against one of the last ten additions"], rows)
+
+
+def _times(seconds: float, one: float) -> str:
+    return f"{seconds / one:.1f} times"
+
+
+def _disk(name: str) -> str:
+    kind, _, count = name.partition(" ")
+    return f"`sparsetv stitch`, {count} tasks" if kind == "command" else "copy of the base file with fsync"
+
+
+def swap() -> str:
+    """Switching the task of a live model."""
+    value = read("swap")
+    ours, goal = value["ours"], value["goal_milliseconds"]
+    one = ours["switch"]["median"]
+    lines = [
+        (f"`live.activate`, one task for another (goal {goal:.0f} ms)", ours["switch"]),
+        ("task off or on", ours["off or on"]),
+        ("second task on or off", ours["second on or off"]),
+        ("load a full checkpoint", value["load_checkpoint"]),
+    ]
+    lora = value["lora"]
+    if "merged" in lora:
+        name = f"PEFT {lora['versions']['peft']}, LoRA of rank {lora['rank']} ({lora['bytes'] / 1e6:.1f} MB)"
+        lines.append((f"{name}, merged", lora["merged"]))
+        lines.append((f"{name}, unmerged (slower forward passes)", lora["unmerged"]))
+    rows = [
+        [what, f"{ms['median']:.0f} ms", f"{ms['worst']:.0f} ms", f"{ms['median'] / one:.1f}"] for what, ms in lines
+    ]
+    memory = ours["bytes_per_kept_entry"]
+    for state in ("one active", "two active"):
+        rows.append([f"memory beside the model, {state}", f"{memory[state]:.1f} bytes per kept entry", "", ""])
+    return markdown(["what", "median", "worst of 30", "times a switch"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "sizes": sizes,
     "recovery": recovery,
     "averages": averages,
     "runtime": runtime,
+    "continual": continual,
+    "swap": swap,
 }
 
 

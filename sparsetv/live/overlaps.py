@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsetv.live.pool import Pool
+from sparsetv.live.pool import Pool, grown
 
 _LOAD = 2.0
 _MOST = 4.0
 _GOLDEN = 0.6180339887498949
 _NONE = -1
-_GROWTH = 1.25
 _GAPS = 1.5
 _SPARSE = 4
 
@@ -75,8 +74,8 @@ class Overlaps:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the bucket heads."""
-        return self._heads.nbytes
+        """Bytes of the bucket heads, as far as they were ever used."""
+        return self._end * self._heads.element_size()
 
     def __contains__(self, key: str) -> bool:
         return key in self._tasks
@@ -153,25 +152,19 @@ class Overlaps:
     def _buckets(self, key: str, segments: Sequence[Segment]) -> torch.Tensor:
         """Bucket of each entry of the segments, shape (entries,), int64, in their order."""
         pool, offset = self._pool, self._pool.span(key).start
-        found = torch.empty(sum(len(s) for s in segments), dtype=torch.int64, device=pool.device)
-        end = 0
-        for segment in segments:
-            part = found[end : end + len(segment)]
-            end += len(segment)
-            size = int(self._sizes[segment.region])
-            if not size:
-                part.zero_()
-                continue
-            positions = pool.positions[offset + segment.start : offset + segment.stop]
-            torch.remainder(positions, size, out=part)
-            part += int(self._starts[segment.region])
-        return found
+        regions = np.array([segment.region for segment in segments], np.int64)
+        counts = torch.tensor([len(segment) for segment in segments], dtype=torch.int64, device=pool.device)
+        sizes = torch.from_numpy(np.maximum(self._sizes[regions], 1)).to(pool.device, pool.positions.dtype)
+        starts = torch.from_numpy(np.where(self._sizes[regions] > 0, self._starts[regions], 0)).to(pool.device)
+        parts = [pool.positions[offset + s.start : offset + s.stop] for s in _joint(segments)]
+        found = torch.remainder(_joined(parts, pool.device), torch.repeat_interleave(sizes, counts)).long()
+        return found.add_(torch.repeat_interleave(starts, counts))
 
     def _insert(self, key: str, segments: Sequence[Segment]) -> None:
         """Push entries to the front of their lists; of several for one bucket one wins each round."""
         pool, offset = self._pool, self._pool.span(key).start
         buckets = self._buckets(key, segments)
-        runs = [torch.arange(offset + s.start, offset + s.stop, device=pool.device) for s in segments]
+        runs = [torch.arange(offset + s.start, offset + s.stop, device=pool.device) for s in _joint(segments)]
         ids = _joined(runs, pool.device)
         while len(ids):
             pool.links.index_copy_(0, ids, self._heads.index_select(0, buckets))
@@ -211,8 +204,19 @@ class Overlaps:
     def _reserve(self, size: int) -> None:
         if size > len(self._heads):
             old = self._heads
-            self._heads = torch.empty(max(size, int(_GROWTH * len(old))), dtype=torch.int32, device=old.device)
+            self._heads = torch.empty(grown(old, size), dtype=torch.int32, device=old.device)
             self._heads[: len(old)] = old
+
+
+def _joint(segments: Sequence[Segment]) -> list[slice]:
+    """Segments as few slices: those that follow each other are one."""
+    joint: list[slice] = []
+    for segment in segments:
+        if joint and joint[-1].stop == segment.start:
+            joint[-1] = slice(joint[-1].start, segment.stop)
+        else:
+            joint.append(slice(segment.start, segment.stop))
+    return joint
 
 
 def _odd(number: int) -> int:

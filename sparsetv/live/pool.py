@@ -99,10 +99,14 @@ class Pool:
     def _reserve(self, size: int) -> None:
         if size <= len(self.positions):
             return
-        growth = _GROWTH.get(self.device.type, _OTHERWISE)
-        capacity = max(size, int(growth * len(self.positions)))
+        capacity = grown(self.positions, size)
         for name in ("positions", "values", "base", "links"):
             old = getattr(self, name)
             new = torch.empty(capacity, dtype=old.dtype, device=self.device)
             new[: len(old)] = old
             setattr(self, name, new)
+
+
+def grown(array: torch.Tensor, size: int) -> int:
+    """How long an array is made that must hold `size`: longer, so that growing costs little over time."""
+    return max(size, int(_GROWTH.get(array.device.type, _OTHERWISE) * len(array)))

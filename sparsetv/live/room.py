@@ -22,10 +22,11 @@ from sparsetv.rules import Rule, Term, coverage
 _INT32 = 2**31
 
 _MANY = 1 << 17
+_FEW = 1 << 16
 _PIECE = 1 << 15
 """Entries that torch handles in one thread on a CPU, so that threads can share a task's runs."""
 
-REGION = 1 << 19
+REGION = 1 << 17
 """Positions of a live tensor that share buckets; their entries stay in a processor's cache."""
 
 Index = torch.Tensor | slice
@@ -171,14 +172,14 @@ class Room:
         if self._overlaps is None:
             return {}
         matches = self._overlaps.matches(key, self._shares[key].segments)
-        spans = sorted((self._pool.span(other).start, self._pool.span(other).stop, other) for other in self._overlaps)
-        entries, order = torch.sort(matches.entry)
-        limits = torch.tensor([limit for start, stop, _ in spans for limit in (start, stop)], device=self._device)
-        bounds = torch.searchsorted(entries, limits).tolist()
-        query = matches.query[order]
+        others = sorted(self._overlaps, key=lambda other: self._pool.span(other).start)
+        starts = torch.tensor([self._pool.span(other).start for other in others], device=self._device)
+        owners = torch.searchsorted(starts, matches.entry, right=True) - 1
+        order, ends = _grouped(owners, len(others))
+        query, entry = matches.query.index_select(0, order), matches.entry.index_select(0, order)
         return {
-            other: (query[low:high], entries[low:high])
-            for (_, _, other), low, high in zip(spans, bounds[::2], bounds[1::2], strict=True)
+            other: (query[low:high], entry[low:high])
+            for other, (low, high) in zip(others, pairwise([0, *ends]), strict=True)
             if high > low
         }
 
@@ -272,6 +273,14 @@ class Room:
         share = self._shares[key]
         name = share.names[bisect_right(share.starts, bad) - 1]
         raise NonFiniteError(f"{name}: a merged entry overflows {self._dtype}; use a smaller scale")
+
+
+def _grouped(owners: torch.Tensor, count: int) -> tuple[torch.Tensor, list[int]]:
+    """(order that brings equal owners together, where each of `count` owners ends in it)."""
+    ends = torch.cumsum(torch.bincount(owners, minlength=count), 0).tolist()
+    if owners.device.type == "cpu" and count < _FEW:  # numpy sorts 16-bit numbers digit by digit, ten times faster
+        return torch.from_numpy(np.argsort(owners.numpy().astype(np.uint16), kind="stable")), ends
+    return torch.argsort(owners, stable=True), ends
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

@@ -1,0 +1,53 @@
+"""The peers' own environment, so that what they need and what sparsetv needs never meet."""
+
+import os
+import subprocess
+from pathlib import Path
+
+TORCH = "torch==2.13.0"
+PACKAGES = ("mergekit", "peft")
+
+
+class PeersError(Exception):
+    """A peer could not be installed or did not run; the message says why."""
+
+
+def peers_python(room: Path, given: Path | None) -> Path:
+    """Python of the peers' environment: the given one, or that of a new environment in the room.
+
+    Raises:
+        PeersError: The environment could not be made.
+    """
+    if given is not None:
+        return given.absolute()
+    made = (room / "peers").absolute()
+    done, python = made / "installed", made / "bin" / "python"
+    if not done.exists():
+        run(["python3", "-m", "venv", str(made)])
+        run([str(python), "-m", "pip", "install", "-q", TORCH, *PACKAGES])
+        done.touch()
+    return python
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Versions of the peers and of what they stand on."""
+    names = ("torch", "transformers", *PACKAGES)
+    code = "import importlib.metadata as m, sys; print(*(m.version(n) for n in sys.argv[1:]))"
+    return dict(zip(names, run([str(python), "-c", code, *names]).split(), strict=True))
+
+
+def run(command: list[str], *, timeout: float = 1800) -> str:
+    """Run a command without the network hub; returns what it printed.
+
+    Raises:
+        PeersError: It could not be started, failed or took too long.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    try:
+        shown = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, env=environment)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeersError(f"{command[0]}: {error}") from error
+    if shown.returncode:
+        last = (shown.stderr.strip() or shown.stdout.strip() or "no output").splitlines()[-1]
+        raise PeersError(f"{Path(command[0]).name} exited with {shown.returncode}: {last}")
+    return shown.stdout
