@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sparsetv.errors import NamesError, ProbeError, ShapeError
-from sparsetv.live.state import State
 from sparsetv.models import to_torch
+from sparsetv.places.state import State
 from sparsetv.task_vector import Extra, SparseTaskVector
 
 _LABELS = ("num_labels", "id2label", "label2id", "problem_type")

@@ -11,9 +11,9 @@ from sparsetv.belonging import touched
 from sparsetv.errors import NotFoundError, UsageError
 from sparsetv.live.composer import Composer, State
 from sparsetv.live.heads import Head, Heads, find_head
-from sparsetv.live.names import search_places
 from sparsetv.live.sites import site_of
-from sparsetv.live.state import unwrap
+from sparsetv.places.names import search_places
+from sparsetv.places.state import unwrap
 from sparsetv.rules import find_rule
 from sparsetv.scales import check_scale
 from sparsetv.task_vector import SparseTaskVector

@@ -11,8 +11,8 @@ import torch
 from sparsetv.errors import CheckpointError
 from sparsetv.fingerprint import TensorIdentity
 from sparsetv.live.bits import BITS, NAMES
-from sparsetv.live.markers import row_major
-from sparsetv.live.place import Place
+from sparsetv.places.markers import row_major
+from sparsetv.places.place import Place
 
 _CHUNK = 1 << 22
 
@@ -41,8 +41,7 @@ class Site:
     @property
     def tensor(self) -> torch.Tensor:
         """The tensor in the checkpoint's shape, a view of live memory."""
-        flat = self.place.tensor.detach().view(-1)
-        return flat.as_strided(self.shape, self.place.strides, flat.storage_offset() + self.place.offset)
+        return self.place.view
 
     @property
     def memory(self) -> tuple[int, int, tuple[int, ...]]:

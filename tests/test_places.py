@@ -15,11 +15,11 @@ from torch import nn
 from transformers import conversion_mapping, core_model_loading
 
 from sparsetv.errors import NamesError, ShapeError
-from sparsetv.live.conversion import find_rules
-from sparsetv.live.markers import Layout, find_layouts, row_major
-from sparsetv.live.names import find_places
-from sparsetv.live.place import Place
 from sparsetv.models import quiet
+from sparsetv.places.conversion import find_rules
+from sparsetv.places.markers import Layout, find_layouts, row_major
+from sparsetv.places.names import find_places
+from sparsetv.places.place import Place
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
 IDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
@@ -388,7 +388,7 @@ def test_transposed_weights_are_placed(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_transformers_has_its_conversion_where_expected(name: str) -> None:
-    """Fails when an update of transformers moves or renames what `sparsetv.live.conversion` drives."""
+    """Fails when an update of transformers moves or renames what `sparsetv.places.conversion` drives."""
     rules = find_rules(make(name))
     assert rules is not None
     assert rules.renamings

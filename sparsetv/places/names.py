@@ -13,11 +13,11 @@ import transformers
 from torch import nn
 
 from sparsetv.errors import NamesError, ShapeError, SparseTVError
-from sparsetv.live.conversion import Rules, Step, find_rules, follow, follow_plainly, is_transformers
-from sparsetv.live.fusing import complete, fuse
-from sparsetv.live.markers import Layout, Shape, row_major
-from sparsetv.live.place import Place
-from sparsetv.live.state import State, check_writable, unwrap
+from sparsetv.places.conversion import Rules, Step, find_rules, follow, follow_plainly, is_transformers
+from sparsetv.places.fusing import complete, fuse
+from sparsetv.places.markers import Layout, Shape, row_major
+from sparsetv.places.place import Place
+from sparsetv.places.state import State, check_writable, unwrap
 
 _SHOWN = 4
 

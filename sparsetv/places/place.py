@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsetv.live.markers import Layout, Shape, row_major
+from sparsetv.places.markers import Layout, Shape, row_major
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +26,16 @@ class Place:
     shape: Shape
     offset: int
     strides: tuple[int, ...]
+
+    @property
+    def view(self) -> torch.Tensor:
+        """The checkpoint tensor in its own shape, a view of the live tensor's memory."""
+        return self.within(self.tensor)
+
+    def within(self, whole: torch.Tensor) -> torch.Tensor:
+        """The checkpoint tensor's part of something laid out as the live tensor is, such as its gradient; a view."""
+        flat = whole.detach().view(-1)
+        return flat.as_strided(self.shape, self.strides, flat.storage_offset() + self.offset)
 
     @property
     def identity(self) -> bool:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sparsetv.errors import NamesError, ShapeError
-from sparsetv.live.conversion import Rules, Step
-from sparsetv.live.markers import Layout, Shape, find_layouts
+from sparsetv.places.conversion import Rules, Step
+from sparsetv.places.markers import Layout, Shape, find_layouts
 
 
 @dataclass(frozen=True, slots=True)
