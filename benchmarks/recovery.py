@@ -24,10 +24,11 @@ from sparsetv.compose.mix import Active, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.evaluation.classify import accuracy
-from sparsetv.evaluation.data import read_examples
+from sparsetv.examples.reading import read_examples
 from sparsetv.jobs.evaluate import load
-from sparsetv.jobs.pack import PackOptions, pack_files
-from sparsetv.jobs.probe import task_model
+from sparsetv.jobs.models import task_model
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack_files
 from sparsetv.rules import Rule
 from sparsetv.scales import resolve_scale
 from sparsetv.task_vector import SparseTaskVector

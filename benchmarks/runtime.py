@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.common import interleaved, median, peak_memory, write_result
 from sparsetv.atomic import write_new_file
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import stitch
 from sparsetv.taskfile import write_task
 from sparsetv.wire.header import encode_header, place

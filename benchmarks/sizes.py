@@ -16,8 +16,8 @@ from benchmarks.data import ADAMW, SGD, Sentences
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import task_vector
 from sparsetv.jobs.inspect import inspect
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import stitch
 from sparsetv.jobs.verify import verify
 from sparsetv.taskfile import read_task, write_task

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PackOptions": "sparsetv.jobs.pack",
+    "PackOptions": "sparsetv.jobs.options",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from sparsetv.errors import FormatError, SparseTVError
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.options import StitchOptions
-    from sparsetv.jobs.pack import PackOptions, pack, pack_files, pack_to
+    from sparsetv.jobs.options import PackOptions, StitchOptions
+    from sparsetv.jobs.pack import pack, pack_files, pack_to
     from sparsetv.jobs.stitch import add, remove, stitch
     from sparsetv.jobs.store import Store
     from sparsetv.jobs.verify import verify

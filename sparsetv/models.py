@@ -58,6 +58,11 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     return built
 
 
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model predicts the next token of a text."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
 def parse_config(content: bytes) -> dict[str, Any]:
     """`config.json` as a dict.
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
 from sparsetv.task_vector import SparseTaskVector
 

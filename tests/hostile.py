@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from sparsetv.cli import group
 from sparsetv.errors import SparseTVError
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import write_task
 

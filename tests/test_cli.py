@@ -34,7 +34,8 @@ from safetensors.numpy import load_file
 
 from sparsetv.cli import group
 from sparsetv.cli.output import human_bytes
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import read_task
 

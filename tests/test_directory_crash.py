@@ -13,7 +13,8 @@ from helpers import ALL, Tensors, tree, write_checkpoint
 
 from sparsetv.atomic import is_temporary
 from sparsetv.errors import BusyError
-from sparsetv.jobs.pack import PackOptions, pack_to
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.localize.scope import Scope
 

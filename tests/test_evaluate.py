@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from sparsetv.errors import FormatError, NotFoundError, ProbeError, UsageError
-from sparsetv.evaluation.data import Example, read_examples
+from sparsetv.examples.reading import Example, read_examples
 from sparsetv.jobs.evaluate import evaluate
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import remove, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import write_task

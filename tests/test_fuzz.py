@@ -45,7 +45,8 @@ from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import FormatError, LimitError
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
 from sparsetv.task_vector import Probe, SparseTaskVector
 

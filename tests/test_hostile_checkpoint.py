@@ -38,8 +38,8 @@ from sparsetv.errors import (
     NotFoundError,
     ShapeError,
 )  # fmt: skip
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import add, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.masks import Mask

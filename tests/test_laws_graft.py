@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose import weights as compose_weights
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import stitch
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task, write_task

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sparsetv.errors import BaseMismatchError, NonFiniteError, NotFoundError, OutputError, UsageError
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.task_vector import SparseTaskVector

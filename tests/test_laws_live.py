@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from oracle import merged
 
 from sparsetv.errors import BaseMismatchError, CheckpointError, NonFiniteError, NotFoundError, UsageError
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import stitch
 from sparsetv.live import overlaps, room
 from sparsetv.live.composer import Composer

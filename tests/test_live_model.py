@@ -14,8 +14,8 @@ from torch import nn
 import sparsetv
 from sparsetv import PackOptions, SparseTaskVector
 from sparsetv.errors import BaseMismatchError, NamesError, NonFiniteError, NotFoundError, ShapeError, UsageError
+from sparsetv.jobs.models import task_model
 from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.probe import task_model
 from sparsetv.jobs.stitch import stitch
 from sparsetv.live.model import LiveModel, attach
 from sparsetv.localize.scope import Scope

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from sparsetv.calibrate import inputs
-from sparsetv.calibrate.forward import Setup, choose_setup
 from sparsetv.calibrate.match import GRID, choose, match
 from sparsetv.errors import ProbeError, SparseTVError
 from sparsetv.jobs.evaluate import evaluate
-from sparsetv.jobs.pack import PackOptions, pack_files
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack_files
 from sparsetv.jobs.stitch import stitch
 from sparsetv.localize.scope import Scope
+from sparsetv.objective import inputs
+from sparsetv.objective.setup import Setup, choose_setup
 from sparsetv.taskfile import read_task, write_task
 
 BERT = {

@@ -12,8 +12,8 @@ import pytest
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.jobs.evaluate import evaluate
 from sparsetv.jobs.inspect import inspect
-from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.pack import PackOptions, pack, pack_to
+from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.pack import pack, pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.jobs.verify import verify
 from sparsetv.taskfile import read_task, write_task

@@ -18,10 +18,13 @@ from sparsetv import difference
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import DensityError, NonFiniteError, UsageError
-from sparsetv.jobs.pack import PackOptions, pack
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack
 from sparsetv.localize import magnitude as magnitude_module
 from sparsetv.localize import topk
-from sparsetv.localize.magnitude import Localized, apportion, count_kept, magnitude
+from sparsetv.localize.magnitude import magnitude
+from sparsetv.localize.problem import Localized, Problem
+from sparsetv.localize.ranking import apportion, count_kept
 from sparsetv.localize.topk import LargestK, keep_largest
 
 pytestmark = pytest.mark.usefixtures("no_sync")
@@ -38,7 +41,7 @@ def vector_of(path: Path, deltas: Arrays) -> TaskVector:
 
 
 def select(vector: TaskVector, *, density: float, allocation: str = "global") -> Localized:
-    return magnitude(vector, vector.base.names, density=density, allocation=allocation)
+    return magnitude(Problem(vector, vector.base.names, density, allocation))
 
 
 def positions(found: Localized) -> dict[str, list[int]]:
@@ -160,7 +163,7 @@ def test_an_order_that_misleads_the_sample(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(magnitude_module, "LargestK", Counting)
     vector = vector_of(tmp_path, deltas)
     for k in [5, 2500, entries // 6, entries // 2, entries]:
-        found = magnitude(vector, ["w"], density=k / entries)
+        found = magnitude(Problem(vector, ("w",), k / entries))
         order = np.argsort(-np.abs(deltas["w"]), kind="stable")
         np.testing.assert_array_equal(found.mask.positions["w"], np.sort(order[:k]))
     if where == "inside the samples":

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparsetv.calibrate.forward import Answers, Setup, answers
+from sparsetv.calibrate.forward import Answers, answers
 from sparsetv.errors import ProbeError
+from sparsetv.objective.setup import Setup
 
 GRID = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Scales that are tried; between them curves are interpolated, beyond them nothing is claimed."""

@@ -67,7 +67,8 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     BASE and FINETUNED are Hugging Face directories, .safetensors files or hub ids (org/name@revision).
     """  # fmt: skip
     from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.pack import PackOptions, pack_to
+    from sparsetv.jobs.options import PackOptions
+    from sparsetv.jobs.pack import pack_to
     from sparsetv.localize.scope import Scope
 
     options = PackOptions(

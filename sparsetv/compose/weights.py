@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,13 +18,33 @@ from sparsetv.compose.combine import Patch
 from sparsetv.compose.mix import Mix
 from sparsetv.dtypes import SIZES, bits_dtype, cast
 from sparsetv.errors import FormatError
-from sparsetv.task_vector import Extra, SparseTaskVector
+from sparsetv.task_vector import Extra, FineTuned
 from sparsetv.wire.header import Entry, encode_header, place
 
 Patches = Callable[[str], Patch | None]
 """Gives what changes in a base tensor; None where nothing does."""
 
 Progress = Callable[[int], None]
+
+
+class Carrier(Protocol):
+    """What of a task says how its model differs from the base's beside the kept entries."""
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+
+    @property
+    def extras(self) -> Mapping[str, Extra]:
+        """Tensors that the base lacks, by the fine-tune's name."""
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Files of the fine-tune's directory that travel, by name."""
+
+    @property
+    def finetuned(self) -> FineTuned:
+        """Names, and base tensors that the fine-tune lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +75,7 @@ def plan_as_base(shard: ShardLayout) -> list[Piece]:
     return [Piece(name, entry.dtype, entry.shape, base=name) for name, entry in shard.tensors.items()]
 
 
-def plan_as_task(base: Base, task: SparseTaskVector) -> dict[str, list[Piece]]:
+def plan_as_task(base: Base, task: Carrier) -> dict[str, list[Piece]]:
     """Shards that hold the fine-tune's tensors under the fine-tune's names.
 
     Base tensors that the fine-tune lacks are left out, added rows are appended, what the base lacks goes into the last
@@ -72,7 +93,7 @@ def plan_as_task(base: Base, task: SparseTaskVector) -> dict[str, list[Piece]]:
     return {name: sorted(pieces, key=lambda piece: -SIZES[piece.dtype]) for name, pieces in plans.items()}
 
 
-def _renamed(task: SparseTaskVector, own: Mapping[str, Extra], name: str, entry: Entry) -> Piece:
+def _renamed(task: Carrier, own: Mapping[str, Extra], name: str, entry: Entry) -> Piece:
     """A base tensor under the fine-tune's name, as the fine-tune has it: whole, with added rows, or replaced."""
     old, new = task.finetuned.model_prefix
     target = new + name.removeprefix(old)
@@ -90,7 +111,7 @@ def _cast_rows(rows: Extra, dtype: str) -> Bytes:
     return cast(bits, rows.dtype, dtype).view(np.uint8)
 
 
-def _added(by_name: Mapping[str, Piece], task: SparseTaskVector, name: str, extra: Extra) -> Piece:
+def _added(by_name: Mapping[str, Piece], task: Carrier, name: str, extra: Extra) -> Piece:
     if extra.kind == "alias":
         source = task.finetuned.model_name(extra.source)
         if source not in by_name:

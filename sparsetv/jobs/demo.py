@@ -18,8 +18,9 @@ from sparsetv.demo.picture import draw
 from sparsetv.demo.rows import Row
 from sparsetv.demo.train import Checkpoints, make_checkpoints
 from sparsetv.errors import VerifyError
-from sparsetv.jobs.pack import PackOptions, pack_files
-from sparsetv.jobs.probe import task_model
+from sparsetv.jobs.models import task_model
+from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.pack import pack_files
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.jobs.verify import verify
 from sparsetv.taskfile import read_task, write_task

@@ -9,7 +9,7 @@ from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import is_stitched
 from sparsetv.errors import NotFoundError, ProbeError, UsageError
-from sparsetv.jobs.probe import task_model
+from sparsetv.jobs.models import find_processor, task_model
 from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sparsetv.evaluation.classify import Accuracy
-
-
-_TOKENIZERS = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 def evaluate(
@@ -53,7 +43,7 @@ def evaluate(
         NotFoundError: Data, directory or task do not exist.
     """
     from sparsetv.evaluation.classify import accuracy  # noqa: PLC0415  torch only where a model runs
-    from sparsetv.evaluation.data import read_examples  # noqa: PLC0415
+    from sparsetv.examples.reading import read_examples  # noqa: PLC0415
 
     examples = read_examples(data)
     model, tokenizer = load(Path(source), task)
@@ -65,7 +55,7 @@ def load(source: Path, task: str | Path | None) -> "tuple[nn.Module, Any]":
     """(classifier, tokenizer) of a directory, under a task's head where one is named."""
     chosen = _find_task(source, task)
     if chosen is None:
-        return _plain_model(source), _tokenizer(source)
+        return _plain_model(source), find_processor(source)
     return task_model(_weights(source, chosen), chosen, None), _task_tokenizer(source, chosen)
 
 
@@ -118,17 +108,6 @@ def _plain_model(source: Path) -> "nn.Module":
     return plain
 
 
-def _tokenizer(source: Path) -> Any:
-    from transformers import AutoTokenizer  # noqa: PLC0415
-
-    if not any((source / name).is_file() for name in _TOKENIZERS):
-        raise ProbeError(f"{source}: has no tokenizer ({', '.join(_TOKENIZERS[:3])}, …)")
-    try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ProbeError(f"{source}: has no tokenizer ({error})") from None
-
-
 def _task_tokenizer(source: Path, task: SparseTaskVector) -> Any:
     """The directory's tokenizer with the task's own files over it."""
     directory = open_checkpoint(source).location.directory
@@ -139,4 +118,4 @@ def _task_tokenizer(source: Path, task: SparseTaskVector) -> Any:
                 (room / path.name).write_bytes(path.read_bytes())
         for name, content in task.files.items():
             (room / name).write_bytes(content)
-        return _tokenizer(room)
+        return find_processor(room)

@@ -1,7 +1,49 @@
-"""How tasks combine, as a user chooses it."""
+"""How entries are chosen and stored, and how tasks combine, as a user chooses it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsetv.jobs.learning import Learn
+from sparsetv.localize.names import Settings
+from sparsetv.localize.problem import DENSITY
+from sparsetv.localize.scope import Scope
+
+VALUES = ("exact", "sign")
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """How to choose and store entries.
+
+    Attributes:
+        density: Fraction of the scope to keep, in (0, 1]; None for what the localizer arrives at by itself.
+        scope: Which tensors may keep entries.
+        allocation: `global` or `tensor`, see `sparsetv.localize.problem`.
+        values: `exact` or `sign`.
+        prefix: (from, to) between the names of base and fine-tune where the rule cannot tell.
+        probe: Whether `pack_files` runs the models; None for wherever they can be built and run and the fine-tune has
+            at most 4 GiB.
+        seed: Seed of the probe's inputs, and of all that a localizer chooses at random.
+        localizer: A name of `sparsetv.localize.names.LOCALIZERS`.
+        settings: Values of the localizer's own parameters by name.
+        learn: What the localizer learns from.
+        others: Fine-tunes of the same base that `tall` compares with.
+        mask: Mask file to use instead of a localizer.
+    """
+
+    density: float | None = DENSITY
+    scope: Scope = field(default_factory=Scope)
+    allocation: str = "global"
+    values: str = "exact"
+    prefix: tuple[str, str] | None = None
+    probe: bool | None = None
+    seed: int = 0
+    localizer: str = "magnitude"
+    settings: Settings = field(default_factory=dict)
+    learn: Learn = field(default_factory=Learn)
+    others: tuple[str | Path, ...] = ()
+    mask: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,52 +2,25 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
-from sparsetv.dtypes import WEIGHT_DTYPES
-from sparsetv.errors import CheckpointError, FormatError, OutputError, ProbeError, UsageError
+from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
-from sparsetv.localize.magnitude import Localized, magnitude
-from sparsetv.localize.scope import Scope, is_buffer
-from sparsetv.packing.extras import check_scope, collect
-from sparsetv.packing.files import collect_files
+from sparsetv.jobs.localize import find_mask, scope_names
+from sparsetv.jobs.options import VALUES, PackOptions
+from sparsetv.localize.problem import Localized
+from sparsetv.packing.carried import Carried, carry
 from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
-from sparsetv.progress import Progress, counter
+from sparsetv.progress import Progress
 from sparsetv.quantize.sign import to_signs
-from sparsetv.task_vector import FineTuned, Recipe, SparseTaskVector
+from sparsetv.task_vector import Recipe, SparseTaskVector
 from sparsetv.taskfile import is_task_file, write_task
-
-VALUES = ("exact", "sign")
-
-
-@dataclass(frozen=True, slots=True)
-class PackOptions:
-    """How to choose and store entries.
-
-    Attributes:
-        density: Fraction of the scope to keep, in (0, 1].
-        scope: Which tensors may keep entries.
-        allocation: `global` or `tensor`, see `sparsetv.localize.magnitude`.
-        values: `exact` or `sign`.
-        prefix: (from, to) between the names of base and fine-tune where the rule cannot tell.
-        probe: Whether `pack_files` runs the models; None for wherever they can be built and run and the fine-tune has
-            at most 4 GiB.
-        seed: Seed of the probe's inputs.
-    """
-
-    density: float = 0.01
-    scope: Scope = field(default_factory=Scope)
-    allocation: str = "global"
-    values: str = "exact"
-    prefix: tuple[str, str] | None = None
-    probe: bool | None = None
-    seed: int = 0
 
 
 def pack(
@@ -58,7 +31,7 @@ def pack(
     options: PackOptions | None = None,
     progress: Progress | None = None,
 ) -> SparseTaskVector:
-    """Pack a fine-tune against its base; nothing is written and no model is run.
+    """Pack a fine-tune against its base; nothing is written, and no model is run but by a localizer that learns.
 
     Args:
         base: Directory, `.safetensors` file or hub id.
@@ -156,13 +129,12 @@ def pack_vector(
     _check_name(name)
     if options.values not in VALUES:
         raise UsageError(f"unknown values {options.values!r}; known are {', '.join(VALUES)}")
-    names = _scope_names(vector, options.scope)
-    total = sum(vector.base.numel(item) for item in names)
-    report = counter(progress, f"localize {name}", total)
+    names = scope_names(vector, options.scope)
+    carried = carry(vector, names, name=name)
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
-        found = magnitude(vector, names, density=options.density, allocation=options.allocation, progress=report)
-        task = _assemble(vector, name, options, found, identities.result)
+        found = find_mask(vector, names, carried, options, progress=progress)
+        task = _assemble(vector, carried, options, found, identities.result)
     for side in (vector.base, vector.finetuned):
         side.check_unchanged()
     return task
@@ -175,30 +147,13 @@ def _check_name(name: str) -> None:
         raise UsageError(f"{error}; pass another with --name") from None
 
 
-def _scope_names(vector: TaskVector, scope: Scope) -> tuple[str, ...]:
-    comparable = set(vector.comparable())
-    wanted = scope.select(name for name in vector.base.names if _is_weight(vector, name))
-    names = tuple(name for name in wanted if name in comparable)
-    check_scope(vector, names, wanted)
-    if not names:
-        raise CheckpointError(f"no tensor of scope {scope.describe()} exists on both sides")
-    return names
-
-
-def _is_weight(vector: TaskVector, name: str) -> bool:
-    if is_buffer(name, vector.base.shape(name)):
-        return False
-    dtype = vector.base.dtype(name)
-    return dtype in WEIGHT_DTYPES or dtype.startswith("F") or dtype in {"I8", "U8"}
-
-
 def _identities(base: Checkpoint) -> list[TensorIdentity]:
     return [base.identity(name) for name in base.names]
 
 
 def _assemble(
     vector: TaskVector,
-    name: str,
+    carried: Carried,
     options: PackOptions,
     found: Localized,
     identities: Callable[[], list[TensorIdentity]],
@@ -206,7 +161,7 @@ def _assemble(
     tensors = gather(vector, found.mask)
     outside = changed_outside(vector, tensors, found.norms)
     task = SparseTaskVector(
-        name=name,
+        name=carried.name,
         base=fingerprint(
             identities(),
             touched=[key for key, tensor in tensors.items() if tensor.nnz],
@@ -215,27 +170,18 @@ def _assemble(
         ),
         tensors=tensors,
         norms={key: found.norms[key] for key in tensors},
-        extras=collect(vector),
-        files=collect_files(vector.base, vector.finetuned),
-        finetuned=FineTuned(
-            vector.pairing.prefix, _other_dtype(vector, list(tensors)), vector.pairing.missing, outside
-        ),
-        recipe=_recipe(options),
+        extras=carried.extras,
+        files=carried.files,
+        finetuned=replace(carried.finetuned, outside=outside),
+        recipe=_recipe(options, found),
     )
     return replace(task, tensors=to_signs(tensors)) if options.values == "sign" else task
 
 
-def _other_dtype(vector: TaskVector, names: list[str]) -> str | None:
-    """Dtype of the fine-tune's scope where it is not the base's; the commonest if it has several."""
-    dtypes = [vector.finetuned.dtype(vector.finetuned_name(name)) for name in names]
-    differs = any(dtype != vector.base.dtype(name) for dtype, name in zip(dtypes, names, strict=True))
-    return max(sorted(set(dtypes)), key=dtypes.count) if differs else None
-
-
-def _recipe(options: PackOptions) -> Recipe:
+def _recipe(options: PackOptions, found: Localized) -> Recipe:
     return Recipe(
-        localizer="magnitude",
-        density=float(options.density),
+        localizer=options.localizer if options.mask is None else "mask",
+        density=found.mask.density if options.density is None or options.mask is not None else float(options.density),
         allocation=options.allocation,
         preset=options.scope.preset,
         include=options.scope.include,

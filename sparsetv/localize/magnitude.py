@@ -1,6 +1,6 @@
 """Dataless localization: the k entries of largest |delta| over the whole scope, in one streaming pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from sparsetv.arrays import Positions
 from sparsetv.difference import Chunk, TaskVector
-from sparsetv.errors import DensityError, NonFiniteError, UsageError
+from sparsetv.localize.measure import refuse_non_finite
+from sparsetv.localize.problem import Localized, Problem
+from sparsetv.localize.ranking import groups
 from sparsetv.localize.topk import LargestK
 from sparsetv.masks import Mask
 from sparsetv.norms import NormSum, Sums, partial_sums
+from sparsetv.progress import counter
 from sparsetv.task_vector import Norms
 
 _THREADS = 2
@@ -22,40 +25,15 @@ _MARGIN = 1.15
 _INFINITY = np.uint32(0x7F80_0000)
 _MAGNITUDE = np.uint32(0x7FFF_FFFF)
 
-Progress = Callable[[int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class Localized:
-    """A mask, and the norms of the whole task vector that the same pass gave."""
-
-    mask: Mask
-    norms: dict[str, Norms]
-
-
-def magnitude(
-    vector: TaskVector,
-    names: Sequence[str],
-    *,
-    density: float,
-    allocation: str = "global",
-    progress: Progress | None = None,
-) -> Localized:
+def magnitude(problem: Problem) -> Localized:
     """Keep the entries that changed most.
 
     Exactly `round(density * n)` of the scope's n entries are kept (ties of the rounding to even, as Python rounds);
     equal magnitudes go to the lower position in canonical order: names ascending, then row-major.
 
-    Args:
-        vector: Base and fine-tune.
-        names: Base names of the scope, ascending.
-        density: Fraction to keep, in (0, 1].
-        allocation: `global` (one threshold, the paper's) or `tensor` (the same density in every tensor, what is left
-            by rounding down going to the largest remainders).
-        progress: Called with the number of entries read.
-
     Raises:
-        DensityError: `density` is outside (0, 1], or keeps no entry.
+        DensityError: The density is outside (0, 1], or keeps no entry.
         NonFiniteError: A delta is NaN or infinite.
 
     Reference:
@@ -64,44 +42,14 @@ def magnitude(
     Cost:
         One pass over both checkpoints; memory O(kept).
     """
-    sizes = {name: vector.base.numel(name) for name in names}
-    total = count_kept(sum(sizes.values()), density)
-    if allocation == "global":
-        groups = [(list(names), total)]
-    elif allocation == "tensor":
-        shares = apportion(list(sizes.values()), total)
-        groups = [([name], share) for name, share in zip(names, shares, strict=True)]
-    else:
-        raise UsageError(f"unknown allocation {allocation!r}; known are global, tensor")
+    vector, sizes = problem.vector, problem.sizes
+    report = counter(problem.progress, "localize", sum(sizes.values()))
     positions: dict[str, Positions] = {}
     norms: dict[str, Norms] = {}
-    for members, k in groups:
-        _select(vector, members, k, positions, norms, progress)
-    return Localized(Mask({name: vector.base.shape(name) for name in names}, positions), norms)
-
-
-def count_kept(entries: int, density: float) -> int:
-    """`round(density * entries)`.
-
-    Raises:
-        DensityError: `density` is outside (0, 1], or the count is 0.
-    """
-    if not 0 < density <= 1:
-        raise DensityError(f"density is the fraction kept and must lie in (0, 1]; found {density}")
-    kept = round(density * entries)
-    if kept == 0:
-        raise DensityError(f"density {density} keeps none of {entries} entries; raise it")
-    return kept
-
-
-def apportion(sizes: Sequence[int], total: int) -> list[int]:
-    """Split `total` in proportion to sizes: rounded down, the rest to the largest remainders, then the lower index."""
-    whole = sum(sizes)
-    shares = [size * total // whole for size in sizes]
-    remainders = [(-(size * total % whole), index) for index, size in enumerate(sizes)]
-    for _, index in sorted(remainders)[: total - sum(shares)]:
-        shares[index] += 1
-    return shares
+    density = problem.needs_density("magnitude")
+    for members, k in groups(sizes, density=density, allocation=problem.allocation):
+        _select(vector, members, k, positions, norms, report)
+    return Localized(Mask({name: vector.base.shape(name) for name in sizes}, positions), norms, {})
 
 
 def _select(
@@ -110,15 +58,15 @@ def _select(
     k: int,
     positions: dict[str, Positions],
     norms: dict[str, Norms],
-    progress: Progress | None,
+    report: Callable[[int], None],
 ) -> None:
     """Select k entries over the tensors `names`; fills `positions` and `norms`."""
     sizes = [vector.base.numel(name) for name in names]
     starts = np.cumsum([0, *sizes])
     floor = _lower_bracket(vector, names, k, int(starts[-1]))
-    chosen, sums = _scan(vector, names, starts, LargestK(k, floor=floor), progress)
+    chosen, sums = _scan(vector, names, starts, LargestK(k, floor=floor), report)
     if len(chosen) < k:  # the sample misled; nothing is left out this time
-        chosen, sums = _scan(vector, names, starts, LargestK(k), None)
+        chosen, sums = _scan(vector, names, starts, LargestK(k), lambda _: None)
     bounds = np.searchsorted(chosen, starts)
     for number, name in enumerate(names):
         positions[name] = chosen[bounds[number] : bounds[number + 1]] - starts[number]
@@ -157,7 +105,7 @@ def _look(chunk: Chunk, floor: int) -> _Seen:
 
 
 def _scan(
-    vector: TaskVector, names: list[str], starts: NDArray[np.int64], best: LargestK, progress: Progress | None
+    vector: TaskVector, names: list[str], starts: NDArray[np.int64], best: LargestK, report: Callable[[int], None]
 ) -> tuple[Positions, list[NormSum]]:
     sums = [NormSum() for _ in names]
     number = {name: index for index, name in enumerate(names)}
@@ -165,11 +113,10 @@ def _scan(
     with ThreadPoolExecutor(_THREADS) as pool:
         for seen in _ordered(pool, chunks, best):
             index = number[seen.chunk.name]
-            _check_finite(seen)
+            refuse_non_finite(seen.chunk, seen.where[seen.bits >= _INFINITY])
             sums[index].add(seen.sums)
             best.offer(seen.where + (starts[index] + seen.chunk.start), seen.bits)
-            if progress is not None:
-                progress(len(seen.chunk))
+            report(len(seen.chunk))
     return best.result(), sums
 
 
@@ -180,13 +127,3 @@ def _ordered(pool: ThreadPoolExecutor, chunks: Iterator[Chunk], best: LargestK) 
         seen = waiting.pop(0).result()
         waiting.extend(pool.submit(_look, chunk, best.floor) for chunk in islice(chunks, 1))
         yield seen
-
-
-def _check_finite(seen: _Seen) -> None:
-    bad = np.flatnonzero(seen.bits >= _INFINITY)
-    if len(bad):
-        position = seen.chunk.start + int(seen.where[bad[0]])
-        raise NonFiniteError(
-            f"{seen.chunk.name}: fine-tuned minus base is NaN or infinite at position {position}; "
-            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
-        )

@@ -1,0 +1,140 @@
+"""From base and fine-tune to a mask, by any localizer."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.compose.weights import Carrier
+from sparsetv.difference import TaskVector, task_vector
+from sparsetv.dtypes import WEIGHT_DTYPES
+from sparsetv.errors import CheckpointError, UsageError
+from sparsetv.jobs.learning import RANDOM, Learn, make_objective
+from sparsetv.jobs.options import PackOptions
+from sparsetv.localize.measure import localized
+from sparsetv.localize.names import LEARNING, check_settings
+from sparsetv.localize.names import localize as run
+from sparsetv.localize.problem import Localized, Problem
+from sparsetv.localize.scope import Scope, is_buffer
+from sparsetv.localize.tall import FACTORS
+from sparsetv.maskfile import read_mask, write_mask
+from sparsetv.packing.carried import carry
+from sparsetv.packing.extras import check_scope
+from sparsetv.progress import Progress
+
+
+def localize(
+    base: str | Path,
+    finetuned: str | Path,
+    *,
+    output: str | Path | None = None,
+    options: PackOptions | None = None,
+    progress: Progress | None = None,
+) -> Localized:
+    """Find a task's mask, and write it where an output is named.
+
+    Args:
+        base: Directory, `.safetensors` file or hub id.
+        finetuned: The same.
+        output: Mask file to write (formats/MASK.md).
+        options: Scope, density, localizer and what it learns from; values and probe do not matter.
+        progress: Reports how far the localizer is.
+
+    Raises:
+        SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
+    """
+    chosen = options or PackOptions()
+    vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
+    names = scope_names(vector, chosen.scope)
+    found = find_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
+    if output is not None:
+        write_mask(output, found.mask, localizer=_describe(chosen, found))
+    return found
+
+
+def find_mask(
+    vector: TaskVector,
+    names: tuple[str, ...],
+    task: Carrier,
+    options: PackOptions,
+    *,
+    progress: Progress | None = None,
+) -> Localized:
+    """The mask that the options ask for: read from a file, or localized.
+
+    Args:
+        vector: Base and fine-tune.
+        names: Base names of the scope.
+        task: What the task carries, to build its model.
+        options: What to do.
+        progress: Reports how far the localizer is.
+    """
+    problem = Problem(vector, names, options.density, options.allocation, options.seed, progress=progress)
+    if options.mask is not None:
+        mask = read_mask(options.mask, {name: vector.base.shape(name) for name in names})
+        return localized(problem, dict(mask.positions))
+    settings = check_settings(options.localizer, options.settings)
+    if options.localizer in LEARNING:
+        objective = make_objective(vector, task, options.learn, seed=options.seed)
+        problem = replace(problem, objective=objective)
+    if options.localizer == "tall":
+        others = tuple(task_vector(vector.base, open_checkpoint(other), prefix=None) for other in options.others)
+        problem = replace(problem, others=others)
+        if options.density is None and "factor" not in settings:
+            return _best_factor(problem, task, options.learn)
+    return run(options.localizer, problem, settings)
+
+
+def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:
+    """TALL-masks' own choice of lambda: the best accuracy on examples, the smallest of equals.
+
+    Reference: Wang et al., TALL-masks, arXiv:2405.07813, section 4.1; ALGORITHMS, localizers.
+    """
+    from sparsetv.jobs.grafts import graft_accuracy  # noqa: PLC0415  torch only where a model runs
+
+    if str(learn.data) == RANDOM:
+        raise UsageError("tall chooses its factor by accuracy on examples: give --data, or --set factor=0.4")
+    best: tuple[float, Localized] | None = None
+    for factor in FACTORS:
+        found = run("tall", problem, {"factor": factor})
+        score = graft_accuracy(problem.vector, found.mask, task, learn, seed=problem.seed)
+        if best is None or score > best[0]:
+            best = score, replace(found, notes={**found.notes, "accuracy": score})
+    if best is None:
+        raise UsageError("tall has no factors to choose from")
+    return best[1]
+
+
+def _describe(options: PackOptions, found: Localized) -> Mapping[str, Any]:
+    return {
+        "allocation": options.allocation,
+        "density": options.density,
+        "localizer": options.localizer,
+        "notes": dict(found.notes),
+        "scope": options.scope.describe(),
+        "seed": options.seed,
+        "settings": dict(options.settings),
+    }
+
+
+def scope_names(vector: TaskVector, scope: Scope) -> tuple[str, ...]:
+    """Base names of the tensors that a scope covers, ascending; all of them can be compared.
+
+    Raises:
+        ScopeError, NamesError, ShapeError, CheckpointError: There are none, or one of them cannot be.
+    """
+    comparable = set(vector.comparable())
+    wanted = scope.select(name for name in vector.base.names if _is_weight(vector, name))
+    names = tuple(name for name in wanted if name in comparable)
+    check_scope(vector, names, wanted)
+    if not names:
+        raise CheckpointError(f"no tensor of scope {scope.describe()} exists on both sides")
+    return names
+
+
+def _is_weight(vector: TaskVector, name: str) -> bool:
+    if is_buffer(name, vector.base.shape(name)):
+        return False
+    dtype = vector.base.dtype(name)
+    return dtype in WEIGHT_DTYPES or dtype.startswith("F") or dtype in {"I8", "U8"}

@@ -1,0 +1,95 @@
+"""Model grafting: a mask learned as a correction of the magnitude mask, without a penalty, the best step kept."""
+
+from collections.abc import Iterator
+
+import torch
+
+from sparsetv.arrays import Positions, Values
+from sparsetv.localize.live import as_scores, body_of, start_mask
+from sparsetv.localize.measure import localized
+from sparsetv.localize.problem import DENSITY, Localized, Problem
+from sparsetv.localize.ranking import rank
+from sparsetv.objective.body import Body, Part
+from sparsetv.progress import counter
+
+_Gates = dict[str, torch.Tensor]
+
+
+def grafting(problem: Problem, *, rate: float = 1e7, steps: int = 10, bias: float = 10.0) -> Localized:
+    """Learn which entries leave or enter the magnitude mask.
+
+    `gamma = gamma_base * (1 - sigmoid(S)) + (1 - gamma_base) * sigmoid(S)`; S starts at `-bias`, so that gamma starts
+    as the magnitude mask; every step descends along the gradient over all batches. Of the steps, the one with the
+    lowest loss counts.
+
+    Args:
+        problem: Task vector and objective. With a density, exactly so many entries of the highest gamma are kept;
+            without one, those with `gamma > 1/2`, from a magnitude mask of density 0.01.
+        rate: Learning rate.
+        steps: Steps.
+        bias: How far S starts below 0.
+
+    Returns:
+        The mask; notes `loss` (mean loss of the step that counts), `step` and `own_density` (share with
+        `gamma > 1/2`).
+
+    Reference:
+        Panigrahi et al., Task-Specific Skill Localization, arXiv:2302.06600; Localize-and-Stitch, arXiv:2408.13656,
+        equation 2 and appendix E.
+
+    Cost:
+        A forward and a backward pass per batch and step; 4 copies of the scope in float32 beside activations (weights,
+        deltas, S, gradient), and the best S on the CPU.
+    """
+    body = body_of(problem, "grafting")
+    chosen = start_mask(problem, body, density=problem.density or DENSITY)
+    # gamma = sigmoid(gate), gate = S outside the magnitude mask and -S inside: one array says both.
+    gates = {name: torch.where(mask, bias, -bias) for name, mask in chosen.items()}
+    del chosen
+    deltas = {part.name: body.delta(part.name) for part in body.parts}
+    best, step, loss = _descend(problem, body, gates, deltas, rate=rate, steps=steps)
+    own = sum(int((gate > 0).sum()) for gate in best.values()) / sum(problem.sizes.values())
+    notes = {"loss": loss, "step": float(step), "own_density": own}
+    if problem.density is None:
+        positions: dict[str, Positions] = {
+            name: torch.nonzero(best[name].reshape(-1) > 0).reshape(-1).numpy() for name in problem.names
+        }
+        return localized(problem, positions, **notes)
+
+    def scores(name: str) -> Iterator[Values]:
+        yield from as_scores(best[name])
+
+    found = rank(problem.sizes, scores, density=problem.density, allocation=problem.allocation)
+    return localized(problem, found, **notes)
+
+
+def _descend(
+    problem: Problem, body: Body, gates: _Gates, deltas: _Gates, *, rate: float, steps: int
+) -> tuple[_Gates, int, float]:
+    """(gates of the step with the lowest loss on the CPU, its number, its loss)."""
+    batches = body.objective.batches
+    report = counter(problem.progress, "graft", steps + 1)
+    best, number, lowest = {name: gate.cpu().clone() for name, gate in gates.items()}, 0, float("inf")
+    with body.tuning():
+        with torch.no_grad():
+            for part in body.parts:
+                part.live.add_(torch.sigmoid(gates[part.name]).mul_(deltas[part.name]))
+        for step in range(steps + 1):
+            loss = body.gradient(batches) if step < steps else body.loss(batches)
+            report(1)
+            if loss < lowest:
+                number, lowest = step, loss
+                for name, gate in gates.items():
+                    best[name].copy_(gate)
+            if step < steps:
+                with torch.no_grad():
+                    for part in body.parts:
+                        _step(part, gates[part.name], deltas[part.name], rate=rate)
+    return best, number, lowest
+
+
+def _step(part: Part, gate: torch.Tensor, delta: torch.Tensor, *, rate: float) -> None:
+    """Descend on S; on the gate the two signs of the chain rule, of S and of gamma in S, cancel."""
+    open_ = torch.sigmoid(gate)
+    gate.sub_(part.gradient().mul(delta).mul_(open_ * (1 - open_)), alpha=rate)
+    part.live.add_(torch.sigmoid(gate).sub_(open_).mul_(delta))

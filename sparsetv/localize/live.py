@@ -1,0 +1,42 @@
+"""What the localizers that learn have in common: the live scope, and scores on the way from device to ranking."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from sparsetv.arrays import Positions, Values
+from sparsetv.difference import CHUNK
+from sparsetv.localize.magnitude import magnitude
+from sparsetv.localize.problem import Problem
+from sparsetv.objective.body import Body
+
+
+def body_of(problem: Problem, method: str) -> Body:
+    """The scope in the objective's model.
+
+    Raises:
+        UsageError: There is no objective.
+    """
+    return Body(problem.vector, problem.names, problem.needs_objective(method), device=problem.device)
+
+
+def as_scores(tensor: torch.Tensor) -> Iterator[Values]:
+    """A tensor's entries in order, a piece at a time on the CPU, so that masks are made alike on every device."""
+    for piece in torch.split(tensor.reshape(-1), CHUNK):
+        yield piece.cpu().numpy()
+
+
+def start_mask(problem: Problem, body: Body, *, density: float) -> dict[str, torch.Tensor]:
+    """The magnitude mask that learning starts from, bool, by tensor, in its shape, on the model's device."""
+    found = magnitude(problem.at(density)).mask
+    return {
+        part.name: _dense(found.positions[part.name], part.live.numel(), body.device).reshape(part.live.shape)
+        for part in body.parts
+    }
+
+
+def _dense(positions: Positions, size: int, device: torch.device) -> torch.Tensor:
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[torch.from_numpy(np.asarray(positions))] = True
+    return mask.to(device)

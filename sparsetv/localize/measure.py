@@ -1,0 +1,61 @@
+"""Norms of the whole task vector, in one pass of their own, for localizers that do not read it in order."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sparsetv.arrays import Positions
+from sparsetv.difference import Chunk, TaskVector
+from sparsetv.errors import NonFiniteError
+from sparsetv.localize.problem import Localized, Problem
+from sparsetv.masks import Mask
+from sparsetv.norms import NormSum, Sums, partial_sums
+from sparsetv.task_vector import Norms
+
+_THREADS = 2
+
+
+def localized(problem: Problem, positions: dict[str, Positions], **notes: float) -> Localized:
+    """A mask from positions per tensor, with the norms of the whole task vector.
+
+    Raises:
+        NonFiniteError: A delta is NaN or infinite.
+    """
+    shapes = {name: problem.vector.base.shape(name) for name in problem.names}
+    return Localized(Mask(shapes, {name: positions[name] for name in shapes}), measure(problem.vector, shapes), notes)
+
+
+def measure(vector: TaskVector, names: "dict[str, tuple[int, ...]]") -> dict[str, Norms]:
+    """Norms of the whole task vector per tensor.
+
+    Raises:
+        NonFiniteError: A delta is NaN or infinite.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        norms = {}
+        for name in names:
+            total = NormSum()
+            for sums in pool.map(_sums, vector.chunks(name)):
+                total.add(sums)
+            norms[name] = total.result()
+    return norms
+
+
+def _sums(chunk: Chunk) -> Sums:
+    magnitudes = np.abs(chunk.deltas())
+    refuse_non_finite(chunk, np.flatnonzero(~np.isfinite(magnitudes)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return partial_sums(magnitudes)
+
+
+def refuse_non_finite(chunk: Chunk, bad: Positions) -> None:
+    """Raise if a chunk has entries at `bad`, counted from its start, that are no finite numbers.
+
+    Raises:
+        NonFiniteError: It has.
+    """
+    if len(bad):
+        raise NonFiniteError(
+            f"{chunk.name}: fine-tuned minus base is NaN or infinite at position {chunk.start + int(bad[0])}; "
+            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
+        )
