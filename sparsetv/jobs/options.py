@@ -4,12 +4,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsetv.jobs.learning import Learn
+from sparsetv.jobs.learning import RANDOM, Learn
 from sparsetv.localize.names import Settings
 from sparsetv.localize.problem import DENSITY
 from sparsetv.localize.scope import Scope
 
 VALUES = ("exact", "sign")
+
+
+@dataclass(frozen=True, slots=True)
+class RefitOptions:
+    """How kept values are trained to make up for what was dropped.
+
+    Attributes:
+        data: `random`, or examples as in `Learn`, whose labels are not used.
+        shots: Examples per class.
+        steps: Steps of training.
+        rate: Step size as a share of the values' root mean square.
+        batch_size: Inputs per step.
+    """
+
+    data: str | Path = RANDOM
+    shots: int | None = 64
+    steps: int = 100
+    rate: float = 0.1
+    batch_size: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +49,7 @@ class PackOptions:
         learn: What the localizer learns from.
         others: Fine-tunes of the same base that `tall` compares with.
         mask: Mask file to use instead of a localizer.
+        refit: How kept values are trained by `pack_files`; None to keep the fine-tune's.
     """
 
     density: float | None = DENSITY
@@ -44,6 +64,7 @@ class PackOptions:
     learn: Learn = field(default_factory=Learn)
     others: tuple[str | Path, ...] = ()
     mask: str | Path | None = None
+    refit: RefitOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

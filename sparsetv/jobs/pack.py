@@ -67,10 +67,14 @@ def pack_files(
         ProbeError: A probe was insisted on and cannot be made.
     """
     from sparsetv.jobs.probe import AUTO_BYTES, add_probe  # noqa: PLC0415
+    from sparsetv.jobs.refit import refit_task  # noqa: PLC0415
 
     chosen = options or PackOptions()
     vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
     task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
+    if chosen.refit is not None:
+        task = add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
+        return refit_task(task, vector, options=chosen, how=chosen.refit, progress=progress)
     if chosen.probe is False:
         return task
     try:

@@ -50,7 +50,9 @@ def outputs(model: nn.Module, inputs: Inputs, *, seed: int) -> torch.Tensor:
 def _projection(answer: torch.Tensor, seed: int) -> torch.Tensor:
     """Matrix of +-1/8, shape (classes, 64), the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    signs: torch.Tensor = torch.randint(0, 2, (answer.shape[-1], WIDTH), generator=generator, dtype=torch.float32) * 2 - 1
+    signs: torch.Tensor = (
+        torch.randint(0, 2, (answer.shape[-1], WIDTH), generator=generator, dtype=torch.float32) * 2 - 1
+    )
     return (signs / WIDTH**0.5).to(answer.device)
 
 
