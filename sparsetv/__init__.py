@@ -14,6 +14,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PackOptions": "sparsetv.jobs.options",
+    "RefitOptions": "sparsetv.jobs.options",
+    "Learn": "sparsetv.jobs.learning",
+    "find_mask": "sparsetv.jobs.localize",
+    "Localized": "sparsetv.localize.problem",
+    "Problem": "sparsetv.localize.problem",
+    "Objective": "sparsetv.objective.loss",
+    "Mask": "sparsetv.masks",
+    "read_mask": "sparsetv.maskfile",
+    "write_mask": "sparsetv.maskfile",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -40,8 +49,14 @@ _HOMES = {
 __all__ = [
     "Composer",
     "FormatError",
+    "Learn",
     "LiveModel",
+    "Localized",
+    "Mask",
+    "Objective",
     "PackOptions",
+    "Problem",
+    "RefitOptions",
     "Scope",
     "SparseTVError",
     "SparseTaskVector",
@@ -51,14 +66,17 @@ __all__ = [
     "add",
     "attach",
     "evaluate",
+    "find_mask",
     "inspect",
     "pack",
     "pack_files",
     "pack_to",
+    "read_mask",
     "read_task",
     "remove",
     "stitch",
     "verify",
+    "write_mask",
     "write_task",
 ]
 
@@ -67,14 +85,20 @@ if TYPE_CHECKING:
     from sparsetv.errors import FormatError, SparseTVError
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.options import PackOptions, StitchOptions
+    from sparsetv.jobs.learning import Learn
+    from sparsetv.jobs.localize import find_mask
+    from sparsetv.jobs.options import PackOptions, RefitOptions, StitchOptions
     from sparsetv.jobs.pack import pack, pack_files, pack_to
     from sparsetv.jobs.stitch import add, remove, stitch
     from sparsetv.jobs.store import Store
     from sparsetv.jobs.verify import verify
     from sparsetv.live.composer import Composer
     from sparsetv.live.model import LiveModel, attach
+    from sparsetv.localize.problem import Localized, Problem
     from sparsetv.localize.scope import Scope
+    from sparsetv.maskfile import read_mask, write_mask
+    from sparsetv.masks import Mask
+    from sparsetv.objective.loss import Objective
     from sparsetv.task_vector import SparseTaskVector
     from sparsetv.taskfile import read_task, write_task
 

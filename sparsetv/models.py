@@ -54,6 +54,8 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     if missing:
         raise ProbeError(f"{name} needs {missing[0]}, which these weights do not give")
     model.eval()
+    if getattr(model.config, "use_cache", False):
+        model.config.use_cache = False  # nothing here generates text; a cache would only take memory
     built: nn.Module = model
     return built
 

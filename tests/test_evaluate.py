@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
 from hostile import outcome, run
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tiny import VOCABULARY, lines, texts, write_base, write_classifier
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sparsetv.errors import FormatError, NotFoundError, ProbeError, UsageError
@@ -20,60 +20,6 @@ from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import remove, stitch
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import write_task
-
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(36))]
-SIZES: dict[str, Any] = {
-    "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "max_position_embeddings": 24, "pad_token_id": 0,
-}  # fmt: skip
-
-
-def add_tokenizer(path: Path) -> None:
-    ids = {word: number for number, word in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
-    fast.save_pretrained(path)
-
-
-def write_base(path: Path) -> Path:
-    torch.manual_seed(0)
-    model = transformers.BertModel(transformers.BertConfig(**SIZES, initializer_range=0.5))
-    model.save_pretrained(path)
-    add_tokenizer(path)
-    return path
-
-
-def write_classifier(
-    path: Path, base: Path, *, classes: int, always: int | None = None, names: Sequence[str] = (), seed: int = 1
-) -> Path:
-    """A fine-tune: noise on the base, and a head at random or one that always says the same."""
-    labels = (
-        {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}} if names else {}
-    )
-    torch.manual_seed(seed)
-    config = transformers.BertConfig(**SIZES, num_labels=classes, initializer_range=0.5, **labels)
-    model = transformers.BertForSequenceClassification(config)
-    model.bert.load_state_dict(transformers.BertModel.from_pretrained(base).state_dict(), strict=False)
-    with torch.no_grad():
-        for parameter in model.bert.encoder.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-        if always is not None:
-            model.classifier.weight.zero_()
-            model.classifier.bias.copy_(torch.arange(classes) == always)
-    model.save_pretrained(path)
-    add_tokenizer(path)
-    return path
-
-
-def lines(path: Path, values: Sequence[object]) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in values))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +33,6 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         task = pack(base, path / name, options=PackOptions(0.2, Scope("blocks")))
         write_task(path / f"{name}.stv", task)
     return path
-
-
-def texts(count: int) -> list[str]:
-    generator = torch.Generator().manual_seed(3)
-    sizes = torch.randint(1, 9, (count,), generator=generator).tolist()
-    return [" ".join(f"w{int(w)}" for w in torch.randint(0, 36, (size,), generator=generator)) for size in sizes]
 
 
 def predictions(path: Path, examples: Sequence[tuple[str, str | None]]) -> list[int]:

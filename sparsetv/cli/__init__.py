@@ -10,6 +10,7 @@ from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.evaluate import evaluate
 from sparsetv.cli.inspect import inspect
+from sparsetv.cli.localize import localize
 from sparsetv.cli.output import plain
 from sparsetv.cli.pack import pack
 from sparsetv.cli.stitch import stitch
@@ -25,6 +26,7 @@ def group() -> None:
 
     \b
     sparsetv pack BASE FINETUNED -o task.stv      a fine-tune becomes one small file
+    sparsetv localize BASE FINETUNED -o MASK      only the mask, for `pack --mask`
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
@@ -33,7 +35,7 @@ def group() -> None:
     """
 
 
-for command in (pack, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
+for command in (pack, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
     group.add_command(command)
 
 

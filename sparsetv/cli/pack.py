@@ -1,9 +1,10 @@
 """`sparsetv pack`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sparsetv.cli.choosing import Choosing, choosing_options
 from sparsetv.cli.output import human_bytes, message, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -15,22 +16,7 @@ if TYPE_CHECKING:
 @click.argument("finetuned")
 @click.option("-o", "--output", required=True, metavar="TASK.stv", help="File to write.")
 @click.option("--name", help="Name of the task.  [default: that of TASK.stv]")
-@click.option("--density", type=float, default=0.01, show_default=True, help="Fraction of the scope's entries to keep.")
-@click.option(
-    "--scope",
-    multiple=True,
-    default=("blocks",),
-    show_default=True,
-    metavar="blocks|body|all|GLOB",
-    help="Tensors that may keep entries; repeat for several globs, '!GLOB' excludes.",
-)
-@click.option(
-    "--allocation",
-    type=click.Choice(["global", "tensor"]),
-    default="global",
-    show_default=True,
-    help="One threshold for all tensors, or the same density in each.",
-)
+@choosing_options
 @click.option(
     "--values",
     type=click.Choice(["exact", "sign"]),
@@ -39,47 +25,44 @@ if TYPE_CHECKING:
     help="Exact deltas, or one bit per entry.",
 )
 @click.option(
-    "--prefix", nargs=2, metavar="FROM TO", help="How base names become the fine-tune's, if the rule cannot tell."
-)
-@click.option(
     "--probe/--no-probe",
     default=None,
     help="Run the models on random inputs to find the scale.  [default: where they can be built and run]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the probe's inputs.")
+@click.option("--mask", metavar="MASK.safetensors", help="Keep what this mask says, instead of localizing.")
+@click.option(
+    "--refit",
+    metavar="random|FILE.jsonl|NAME[:SPLIT]",
+    help="Train the kept values on the fine-tune's outputs on random inputs, or on examples.",
+)
+@click.option("--refit-steps", type=click.IntRange(1), default=100, show_default=True, help="Steps of refitting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,
     finetuned: str,
     output: str,
     name: str | None,
-    density: float,
-    scope: tuple[str, ...],
-    allocation: str,
     values: str,
-    prefix: tuple[str, str] | None,
     probe: bool | None,
-    seed: int,
+    mask: str | None,
+    refit: str | None,
+    refit_steps: int,
     as_json: bool,
+    **shared: Any,
 ) -> None:
     """Pack FINETUNED against BASE into one small, checked file.
 
     BASE and FINETUNED are Hugging Face directories, .safetensors files or hub ids (org/name@revision).
     """  # fmt: skip
-    from sparsetv.jobs.inspect import inspect
-    from sparsetv.jobs.options import PackOptions
-    from sparsetv.jobs.pack import pack_to
-    from sparsetv.localize.scope import Scope
+    from dataclasses import replace
 
-    options = PackOptions(
-        density=density,
-        scope=Scope.parse(scope),
-        allocation=allocation,
-        values=values,
-        prefix=prefix or None,
-        probe=probe,
-        seed=seed,
-    )
+    from sparsetv.jobs.inspect import inspect
+    from sparsetv.jobs.options import RefitOptions
+    from sparsetv.jobs.pack import pack_to
+
+    options = replace(Choosing.take(shared).options(), values=values, probe=probe, mask=mask)
+    if refit is not None:
+        options = replace(options, refit=RefitOptions(refit, options.learn.shots, refit_steps))
     with progress_bars() as progress:
         task = pack_to(output, base, finetuned, name=name, options=options, progress=progress, note=message)
     _report(task)

@@ -24,7 +24,7 @@ from sparsetv.packing.extras import check_scope
 from sparsetv.progress import Progress
 
 
-def localize(
+def find_mask(
     base: str | Path,
     finetuned: str | Path,
     *,
@@ -47,13 +47,13 @@ def localize(
     chosen = options or PackOptions()
     vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
     names = scope_names(vector, chosen.scope)
-    found = find_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
+    found = choose_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
     if output is not None:
         write_mask(output, found.mask, localizer=_describe(chosen, found))
     return found
 
 
-def find_mask(
+def choose_mask(
     vector: TaskVector,
     names: tuple[str, ...],
     task: Carrier,

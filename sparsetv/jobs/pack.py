@@ -11,7 +11,7 @@ from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
-from sparsetv.jobs.localize import find_mask, scope_names
+from sparsetv.jobs.localize import choose_mask, scope_names
 from sparsetv.jobs.options import VALUES, PackOptions
 from sparsetv.localize.problem import Localized
 from sparsetv.packing.carried import Carried, carry
@@ -137,7 +137,7 @@ def pack_vector(
     carried = carry(vector, names, name=name)
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
-        found = find_mask(vector, names, carried, options, progress=progress)
+        found = choose_mask(vector, names, carried, options, progress=progress)
         task = _assemble(vector, carried, options, found, identities.result)
     for side in (vector.base, vector.finetuned):
         side.check_unchanged()

@@ -41,13 +41,7 @@ def grafting(problem: Problem, *, rate: float = 1e7, steps: int = 10, bias: floa
         A forward and a backward pass per batch and step; 4 copies of the scope in float32 beside activations (weights,
         deltas, S, gradient), and the best S on the CPU.
     """
-    body = body_of(problem, "grafting")
-    chosen = start_mask(problem, body, density=problem.density or DENSITY)
-    # gamma = sigmoid(gate), gate = S outside the magnitude mask and -S inside: one array says both.
-    gates = {name: torch.where(mask, bias, -bias) for name, mask in chosen.items()}
-    del chosen
-    deltas = {part.name: body.delta(part.name) for part in body.parts}
-    best, step, loss = _descend(problem, body, gates, deltas, rate=rate, steps=steps)
+    best, step, loss = learn_gates(problem, rate=rate, steps=steps, bias=bias)
     own = sum(int((gate > 0).sum()) for gate in best.values()) / sum(problem.sizes.values())
     notes = {"loss": loss, "step": float(step), "own_density": own}
     if problem.density is None:
@@ -61,6 +55,16 @@ def grafting(problem: Problem, *, rate: float = 1e7, steps: int = 10, bias: floa
 
     found = rank(problem.sizes, scores, density=problem.density, allocation=problem.allocation)
     return localized(problem, found, **notes)
+
+
+def learn_gates(problem: Problem, *, rate: float, steps: int, bias: float) -> tuple[_Gates, int, float]:
+    """(gamma as its logit by tensor on the CPU, the step that counts, its loss); arguments as of `grafting`."""
+    body = body_of(problem, "grafting")
+    chosen = start_mask(problem, body, density=problem.density or DENSITY)
+    # gamma = sigmoid(gate), gate = S outside the magnitude mask and -S inside: one array says both.
+    gates = {name: torch.where(mask, bias, -bias) for name, mask in chosen.items()}
+    deltas = {part.name: body.delta(part.name) for part in body.parts}
+    return _descend(problem, body, gates, deltas, rate=rate, steps=steps)
 
 
 def _descend(

@@ -61,6 +61,14 @@ def learned(
         `paper` (weights, deltas, S; gradients are used up tensor by tensor), 4 for `released` (and the sum of the
         gradients).
     """
+    gates, loss = learn_gates(problem, variant=variant, rate=rate, epochs=epochs, l1=l1, push=push, start=start)
+    return _choose(problem, gates, loss)
+
+
+def learn_gates(
+    problem: Problem, *, variant: str, rate: float, epochs: int, l1: float, push: float, start: float | None
+) -> tuple[_Gates, float]:
+    """(S by tensor, in its shape and on the model's device, mean loss of the last epoch); arguments as of `learned`."""
     if variant not in VARIANTS:
         raise UsageError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
     body = body_of(problem, "learned")
@@ -69,13 +77,10 @@ def learned(
     mask = start_mask(problem, body, density=start)
     high, low = (5.0, -5.0) if variant == "released" else (3.0, 0.0)
     gates = {name: torch.where(chosen, high, low) for name, chosen in mask.items()}
-    del mask
     deltas = {part.name: body.delta(part.name) for part in body.parts}
     if variant == "paper":
-        loss = _descend(problem, body, gates, deltas, rate=rate, epochs=epochs, l1=l1)
-    else:
-        loss = _descend_released(problem, body, gates, deltas, rate=rate, steps=epochs, push=push)
-    return _choose(problem, gates, loss)
+        return gates, _descend(problem, body, gates, deltas, rate=rate, epochs=epochs, l1=l1)
+    return gates, _descend_released(problem, body, gates, deltas, rate=rate, steps=epochs, push=push)
 
 
 def _descend(

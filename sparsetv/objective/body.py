@@ -195,11 +195,12 @@ def _recomputing(model: Any, *, wanted: bool) -> Iterator[None]:
         return
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UsageError(f"{type(model).__name__} has no gradient checkpointing; leave it off")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # renamed in 5.2x
+    getattr(model, f"{kind}_checkpointing_enable")()
     blocks = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     for block in blocks:
         block.training = True  # this module alone: what it holds, dropout among it, stays in evaluation mode
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        getattr(model, f"{kind}_checkpointing_disable")()

@@ -53,7 +53,7 @@ def _projection(answer: torch.Tensor, seed: int) -> torch.Tensor:
     signs: torch.Tensor = (
         torch.randint(0, 2, (answer.shape[-1], WIDTH), generator=generator, dtype=torch.float32) * 2 - 1
     )
-    return (signs / WIDTH**0.5).to(answer.device)
+    return signs.div(WIDTH**0.5).to(answer.device)
 
 
 def with_targets(teacher: nn.Module, batches: Iterable[Inputs], *, precision: str = "fp32") -> list[Inputs]:

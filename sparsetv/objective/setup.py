@@ -14,6 +14,8 @@ from sparsetv.objective import inputs
 COUNT = 128
 SHORTEST, LONGEST = 6, 31
 BATCH = 64
+_OFFSET = 2
+"""Positions that some models keep back (RoBERTa counts from the padding token's id)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,12 @@ def choose_setup(model: nn.Module, *, frame: tuple[int, int] = (-1, -1), seed: i
         raise ProbeError(f"{type(model).__name__} takes neither token ids nor pixels alone")
     causal = is_causal(model)
     pad = getattr(config, "pad_token_id", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    longest = LONGEST if not isinstance(positions, int) else max(min(LONGEST, positions - _OFFSET), 1)
     params = {
         "vocabulary": int(vocabulary),
-        "shortest": SHORTEST,
-        "longest": LONGEST,
+        "shortest": min(SHORTEST, longest),
+        "longest": longest,
         "first": frame[0],
         "last": -1 if causal else frame[1],
         "pad": int(pad) if isinstance(pad, int) and 0 <= pad < vocabulary else 0,
