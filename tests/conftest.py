@@ -35,3 +35,18 @@ def fresh(tmp_path: Path) -> Callable[[], Path]:
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let writes stay in the page cache: thousands of tiny files need no durable disk to be compared."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base, three fine-tunes of it, and labelled examples of the first; not to be changed."""
+    from tiny import lines, texts, write_base, write_classifier
+
+    path = tmp_path_factory.mktemp("localizers")
+    base = write_base(path / "base")
+    write_classifier(path / "tuned", base, classes=3, seed=4)
+    write_classifier(path / "other", base, classes=2, seed=6)
+    write_classifier(path / "third", base, classes=2, seed=7)
+    examples = [{"text": text, "label": number % 3} for number, text in enumerate(texts(30))]
+    lines(path / "data.jsonl", examples)
+    return path

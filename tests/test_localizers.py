@@ -11,7 +11,7 @@ import transformers
 from helpers import write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SIZES, lines, texts, write_base, write_classifier
+from tiny import SIZES, base_of_problem, make_problem
 from torch.func import functional_call
 from torch.nn import functional
 
@@ -35,26 +35,6 @@ from sparsetv.packing.carried import carry
 Gates = dict[str, torch.Tensor]
 
 
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("localizers")
-    base = write_base(path / "base")
-    write_classifier(path / "tuned", base, classes=3, seed=4)
-    write_classifier(path / "other", base, classes=2, seed=6)
-    write_classifier(path / "third", base, classes=2, seed=7)
-    examples = [{"text": text, "label": number % 3} for number, text in enumerate(texts(30))]
-    lines(path / "data.jsonl", examples)
-    return path
-
-
-def make_problem(room: Path, **changes: Any) -> Problem:
-    vector = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "tuned"))
-    names = scope_names(vector, Scope())
-    carried = carry(vector, names, name="tuned")
-    objective = make_objective(vector, carried, Learn(room / "data.jsonl", shots=6, batch_size=7), seed=0)
-    return Problem(vector, names, **{"density": 0.05, "objective": objective, **changes})
-
-
 def deltas_of(problem: Problem) -> Gates:
     """Fine-tuned minus base under the live model's names."""
     found = {}
@@ -72,15 +52,6 @@ def loss_at(problem: Problem, weights: Gates, batch: Any) -> torch.Tensor:
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     logits = functional_call(problem.objective.model, own, kwargs=inputs).logits
     return functional.cross_entropy(logits, batch["labels"])
-
-
-def base_of_problem(problem: Problem) -> Gates:
-    return {
-        name: torch.from_numpy(problem.vector.base.bits(name).view(np.float32).copy()).reshape(
-            problem.vector.base.shape(name)
-        )
-        for name in problem.names
-    }
 
 
 def largest(scores: Gates, k: int) -> dict[str, list[int]]:
@@ -122,8 +93,8 @@ def order(problem: Problem, epochs: int) -> list[int]:
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e7])
-def test_learned_is_gradient_descent_on_equation_1(room: Path, rate: float) -> None:
-    problem, epochs, l1 = make_problem(room), 2, 1e-4 * 1e3 / rate
+def test_learned_is_gradient_descent_on_equation_1(trained: Path, rate: float) -> None:
+    problem, epochs, l1 = make_problem(trained), 2, 1e-4 * 1e3 / rate
     assert problem.objective is not None
     base, deltas = base_of_problem(problem), deltas_of(problem)
     gates = {n: torch.where(m, 3.0, 0.0).requires_grad_() for n, m in start(problem, deltas, 0.05).items()}
@@ -144,8 +115,8 @@ def test_learned_is_gradient_descent_on_equation_1(room: Path, rate: float) -> N
     assert agreement(mask, largest({n: g.detach() for n, g in gates.items()}, mask.mask.nnz)) > 0.97
 
 
-def test_learned_without_a_density_keeps_what_lies_above_one_half(room: Path) -> None:
-    problem = make_problem(room, density=None)
+def test_learned_without_a_density_keeps_what_lies_above_one_half(trained: Path) -> None:
+    problem = make_problem(trained, density=None)
     arguments = {"rate": 1e5, "epochs": 2, "l1": 1e-6, "start": 0.1}
     gates, _ = learned.learn_gates(problem, variant="paper", push=0.0, **arguments)  # type: ignore[arg-type]
     found = localize("learned", problem, arguments)
@@ -156,8 +127,8 @@ def test_learned_without_a_density_keeps_what_lies_above_one_half(room: Path) ->
 
 
 @pytest.mark.parametrize("push", [1.0, 10.0])
-def test_the_released_variant_sums_gradients_and_polarises(room: Path, push: float) -> None:
-    problem, rate, steps = make_problem(room), 1e3, 3
+def test_the_released_variant_sums_gradients_and_polarises(trained: Path, push: float) -> None:
+    problem, rate, steps = make_problem(trained), 1e3, 3
     assert problem.objective is not None
     base, deltas = base_of_problem(problem), deltas_of(problem)
     gates = {name: torch.where(mask, 5.0, -5.0) for name, mask in start(problem, deltas, 0.001).items()}
@@ -174,8 +145,8 @@ def test_the_released_variant_sums_gradients_and_polarises(room: Path, push: flo
         torch.testing.assert_close(found[name], gate, rtol=1e-3, atol=1e-3)
 
 
-def test_grafting_descends_on_equation_2_and_keeps_its_best_step(room: Path) -> None:
-    problem, rate, steps, bias = make_problem(room), 300.0, 4, 2.0
+def test_grafting_descends_on_equation_2_and_keeps_its_best_step(trained: Path) -> None:
+    problem, rate, steps, bias = make_problem(trained), 300.0, 4, 2.0
     assert problem.objective is not None
     base, deltas = base_of_problem(problem), deltas_of(problem)
     masks = {name: mask.float() for name, mask in start(problem, deltas, 0.05).items()}
@@ -199,16 +170,16 @@ def test_grafting_descends_on_equation_2_and_keeps_its_best_step(room: Path) -> 
     assert agreement(result, largest(seen[best][1], result.mask.nnz)) > 0.99
 
 
-def test_grafting_without_a_density_starts_as_the_magnitude_mask(room: Path) -> None:
-    problem = make_problem(room, density=None)
+def test_grafting_without_a_density_starts_as_the_magnitude_mask(trained: Path) -> None:
+    problem = make_problem(trained, density=None)
     found = localize("grafting", problem, {"steps": 0})
     assert positions(found) == positions(localize("magnitude", problem.at(0.01)))
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("points", [1, 3])
-def test_saliency_is_gradient_times_change(room: Path, signed: bool, points: int) -> None:
-    problem = make_problem(room)
+def test_saliency_is_gradient_times_change(trained: Path, signed: bool, points: int) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
     base, deltas = base_of_problem(problem), deltas_of(problem)
     total = {name: torch.zeros_like(delta) for name, delta in deltas.items()}
@@ -224,8 +195,8 @@ def test_saliency_is_gradient_times_change(room: Path, signed: bool, points: int
     assert agreement(found, largest(scores, found.mask.nnz)) > 0.99
 
 
-def test_the_same_seed_gives_the_same_mask_and_the_model_is_left_as_it_was(room: Path) -> None:
-    problem = make_problem(room)
+def test_the_same_seed_gives_the_same_mask_and_the_model_is_left_as_it_was(trained: Path) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
     model = problem.objective.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -240,8 +211,8 @@ def test_the_same_seed_gives_the_same_mask_and_the_model_is_left_as_it_was(room:
 
 
 @pytest.mark.parametrize("name", ["learned", "grafting", "saliency"])
-def test_gradient_checkpointing_changes_nothing(room: Path, name: str) -> None:
-    problem = make_problem(room)
+def test_gradient_checkpointing_changes_nothing(trained: Path, name: str) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
     plain, old = localize(name, problem), problem.objective
     again = Objective(old.model, old.batches, old.loss, checkpointing=True)
@@ -249,8 +220,8 @@ def test_gradient_checkpointing_changes_nothing(room: Path, name: str) -> None:
     assert agreement(recomputed, positions(plain)) > 0.99
 
 
-def test_half_precision_stays_close(room: Path) -> None:
-    problem = make_problem(room)
+def test_half_precision_stays_close(trained: Path) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
     old = problem.objective
     half = Objective(old.model, old.batches, old.loss, precision="bf16")
@@ -258,8 +229,8 @@ def test_half_precision_stays_close(room: Path) -> None:
     assert agreement(found, positions(localize("saliency", problem))) > 0.8
 
 
-def test_random_inputs_serve_where_there_is_no_data(room: Path) -> None:
-    vector = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "tuned"))
+def test_random_inputs_serve_where_there_is_no_data(trained: Path) -> None:
+    vector = task_vector(open_checkpoint(trained / "base"), open_checkpoint(trained / "tuned"))
     names = scope_names(vector, Scope())
     carried = carry(vector, names, name="tuned")
     objective = make_objective(vector, carried, Learn(batches=3, batch_size=4), seed=1)
@@ -336,9 +307,9 @@ def test_tall_follows_its_equation(fresh: Callable[[], Path], data: st.DataObjec
     assert positions(exact) == largest(ratios, 4)
 
 
-def test_tall_needs_others_of_one_base_and_one_of_density_and_factor(room: Path, tmp_path: Path) -> None:
-    vector = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "tuned"))
-    other = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "other"))
+def test_tall_needs_others_of_one_base_and_one_of_density_and_factor(trained: Path, tmp_path: Path) -> None:
+    vector = task_vector(open_checkpoint(trained / "base"), open_checkpoint(trained / "tuned"))
+    other = task_vector(open_checkpoint(trained / "base"), open_checkpoint(trained / "other"))
     names = scope_names(vector, Scope())
     with pytest.raises(UsageError, match="name them with --other"):
         tall(Problem(vector, names))
@@ -417,15 +388,15 @@ def test_a_score_that_is_no_number_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["learned", "grafting", "saliency"])
-def test_localizers_that_learn_need_something_to_learn_from(room: Path, name: str) -> None:
+def test_localizers_that_learn_need_something_to_learn_from(trained: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} learns from examples; give some with --data"):
-        localize(name, make_problem(room, objective=None))
+        localize(name, make_problem(trained, objective=None))
 
 
 @pytest.mark.parametrize("name", ["magnitude", "saliency", "random"])
-def test_localizers_that_rank_need_a_density(room: Path, name: str) -> None:
+def test_localizers_that_rank_need_a_density(trained: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} ranks entries and has no density of its own; give --density"):
-        localize(name, make_problem(room, density=None))
+        localize(name, make_problem(trained, density=None))
 
 
 def test_settings_are_checked() -> None:
@@ -448,21 +419,21 @@ def test_settings_are_checked() -> None:
             check_settings(name, settings_)
 
 
-def test_an_unknown_variant_is_refused(room: Path) -> None:
+def test_an_unknown_variant_is_refused(trained: Path) -> None:
     with pytest.raises(UsageError, match="unknown variant 'mine'; known are paper, released"):
-        localize("learned", make_problem(room), {"variant": "mine"})
+        localize("learned", make_problem(trained), {"variant": "mine"})
 
 
-def test_models_in_half_precision_are_refused_with_advice(room: Path) -> None:
-    problem = make_problem(room)
+def test_models_in_half_precision_are_refused_with_advice(trained: Path) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
     half = Objective(problem.objective.model.to(torch.bfloat16), problem.objective.batches)
     with pytest.raises(CheckpointError, match=r"is torch.bfloat16; learning needs float32 weights: call model.float"):
         localize("learned", Problem(problem.vector, problem.names, objective=half))
 
 
-def test_a_loss_that_is_not_finite_is_refused(room: Path) -> None:
-    problem = make_problem(room)
+def test_a_loss_that_is_not_finite_is_refused(trained: Path) -> None:
+    problem = make_problem(trained)
     assert problem.objective is not None
 
     def broken(model: torch.nn.Module, batch: Any) -> torch.Tensor:
@@ -493,16 +464,16 @@ def test_any_model_and_loss_from_python(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["learned", "grafting", "saliency"])
-def test_a_gpu_gives_the_same_mask(room: Path, name: str) -> None:
-    problem = make_problem(room)
-    there = make_problem(room, device=torch.device("cuda"))
+def test_a_gpu_gives_the_same_mask(trained: Path, name: str) -> None:
+    problem = make_problem(trained)
+    there = make_problem(trained, device=torch.device("cuda"))
     assert agreement(localize(name, there), positions(localize(name, problem))) > 0.98
 
 
-def test_data_of_the_hub_needs_its_package(room: Path) -> None:
+def test_data_of_the_hub_needs_its_package(trained: Path) -> None:
     assert SIZES["vocab_size"] == 40
-    vector = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "tuned"))
+    vector = task_vector(open_checkpoint(trained / "base"), open_checkpoint(trained / "tuned"))
     names = scope_names(vector, Scope())
     carried = carry(vector, names, name="tuned")
     with pytest.raises(NotFoundError, match=r"no such file"):
-        make_objective(vector, carried, Learn(room / "none.jsonl"), seed=0)
+        make_objective(vector, carried, Learn(trained / "none.jsonl"), seed=0)

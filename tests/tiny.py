@@ -5,10 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.difference import task_vector
+from sparsetv.jobs.learning import Learn, make_objective
+from sparsetv.jobs.localize import scope_names
+from sparsetv.localize.problem import Problem
+from sparsetv.localize.scope import Scope
+from sparsetv.packing.carried import carry
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(36))]
 SIZES: dict[str, Any] = {
@@ -69,3 +78,22 @@ def texts(count: int) -> list[str]:
     generator = torch.Generator().manual_seed(3)
     sizes = torch.randint(1, 9, (count,), generator=generator).tolist()
     return [" ".join(f"w{int(w)}" for w in torch.randint(0, 36, (size,), generator=generator)) for size in sizes]
+
+
+def make_problem(room: Path, **changes: Any) -> Problem:
+    """The task `tuned` of the fixture `trained`, with labelled examples to learn from."""
+    vector = task_vector(open_checkpoint(room / "base"), open_checkpoint(room / "tuned"))
+    names = scope_names(vector, Scope())
+    carried = carry(vector, names, name="tuned")
+    objective = make_objective(vector, carried, Learn(room / "data.jsonl", shots=6, batch_size=7), seed=0)
+    return Problem(vector, names, **{"density": 0.05, "objective": objective, **changes})
+
+
+def base_of_problem(problem: Problem) -> dict[str, torch.Tensor]:
+    """The base's tensors in scope."""
+    return {
+        name: torch.from_numpy(problem.vector.base.bits(name).view(np.float32).copy()).reshape(
+            problem.vector.base.shape(name)
+        )
+        for name in problem.names
+    }

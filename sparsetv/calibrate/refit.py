@@ -20,6 +20,7 @@ STEPS = 100
 RATE = 0.1
 _WARM_UP = 5
 _DECAY = 0.9, 0.99
+_EPSILON = 1e-8  # gradients that are 0 but for rounding (biases of attention keys) move nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class _Kept:
         slow, fast = _DECAY
         self.first.mul_(slow).add_(own, alpha=1 - slow)
         self.second.mul_(fast).addcmul_(own, own, value=1 - fast)
-        spread = (self.second / (1 - fast ** (step + 1))).sqrt_().add_(1e-20)
+        spread = (self.second / (1 - fast ** (step + 1))).sqrt_().add_(_EPSILON)
         self.free -= size / (1 - slow ** (step + 1)) * self.first / spread
         if self.signs is not None:
             self.free.clamp_(min=0)

@@ -12,6 +12,8 @@ from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
 from sparsetv.fingerprint import digest, first_difference
+from sparsetv.jobs.refit import REFITTED
+from sparsetv.localize.measure import measure
 from sparsetv.packing.extras import collect
 from sparsetv.packing.gather import gather_tensor
 from sparsetv.progress import Progress, counter
@@ -60,7 +62,9 @@ def verify(
         checks.append(_check_base(task, checkpoint, progress))
         if finetuned is not None:
             vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=task.finetuned.prefix)
-            checks += [_check_entries(task, vector), _check_extras(task, vector)]
+            refitted = task.recipe.values == REFITTED
+            checks += [_check_norms(task, vector) if refitted else _check_entries(task, vector)]
+            checks.append(_check_extras(task, vector))
     return tuple(checks)
 
 
@@ -97,6 +101,16 @@ def _check_entries(task: SparseTaskVector, vector: TaskVector) -> Check:
     if task.exact:
         return Check("entries", f"all {task.nnz} kept entries give the fine-tune's bits")
     return Check("entries", f"all {task.nnz} kept entries have the fine-tune's signs; largest error {worst:.3g}")
+
+
+def _check_norms(task: SparseTaskVector, vector: TaskVector) -> Check:
+    """Refitted values are not the fine-tune's, but the recorded norms of the whole task vector are."""
+    comparable = set(vector.comparable())
+    for name, recorded in task.norms.items():
+        found = measure(vector, [name])[name] if name in comparable else None
+        if found != recorded:
+            raise VerifyError(f"{name}: the task vector has other norms than the file; is it the one that was packed?")
+    return Check("entries", f"all {task.nnz} kept entries were refitted; the whole task vector has the recorded norms")
 
 
 def _compare_signs(name: str, values: np.ndarray, deltas: np.ndarray) -> float:

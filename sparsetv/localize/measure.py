@@ -1,5 +1,6 @@
 """Norms of the whole task vector, in one pass of their own, for localizers that do not read it in order."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,7 +26,7 @@ def localized(problem: Problem, positions: dict[str, Positions], **notes: float)
     return Localized(Mask(shapes, {name: positions[name] for name in shapes}), measure(problem.vector, shapes), notes)
 
 
-def measure(vector: TaskVector, names: "dict[str, tuple[int, ...]]") -> dict[str, Norms]:
+def measure(vector: TaskVector, names: Iterable[str]) -> dict[str, Norms]:
     """Norms of the whole task vector per tensor.
 
     Raises:
