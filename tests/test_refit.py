@@ -185,13 +185,14 @@ def test_values_are_trained_as_the_base_s_dtype_rounds_them(trained: Path, monke
 
 
 @pytest.fixture(scope="module")
-def packed(trained: Path) -> Path:
+def packed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = PackOptions(density=0.1, refit=RefitOptions(steps=30, batch_size=8))
-    pack_to(trained / "refit.stv", trained / "base", trained / "tuned", options=options)
-    return trained / "refit.stv"
+    path = tmp_path_factory.mktemp("packed") / "refit.stv"
+    pack_to(path, trained / "base", trained / "tuned", options=options)
+    return path
 
 
-def test_a_refitted_file_is_used_at_scale_1_and_answers_nearer_to_the_fine_tune(trained: Path, packed: Path) -> None:
+def test_a_refitted_file_answers_nearer_to_the_fine_tune(trained: Path, packed: Path, tmp_path: Path) -> None:
     plain = pack_files(trained / "base", trained / "tuned", options=PackOptions(density=0.1))
     task = read_task(packed)
     assert task.recipe.values == "refit"
@@ -201,14 +202,14 @@ def test_a_refitted_file_is_used_at_scale_1_and_answers_nearer_to_the_fine_tune(
     assert {n: t.positions.tolist() for n, t in task.tensors.items()} == {
         n: t.positions.tolist() for n, t in plain.tensors.items()
     }
-    stitch(trained / "base", [packed], trained / "from-refit")
-    stitch(trained / "base", [plain], trained / "from-match")
+    stitch(trained / "base", [packed], tmp_path / "from-refit")
+    stitch(trained / "base", [plain], tmp_path / "from-match")
     teacher = transformers.BertForSequenceClassification.from_pretrained(trained / "tuned").eval()
     setup = choose_setup(teacher, frame=(2, 3), seed=99)
     batches = with_targets(teacher, Noise(setup, batches=8, batch_size=16))
     apart = []
     for name in ("from-refit", "from-match"):
-        model = transformers.BertForSequenceClassification.from_pretrained(trained / name).eval()
+        model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / name).eval()
         with torch.no_grad():
             apart.append(
                 np.mean([float((outputs(model, batch, seed=0) - batch["target"]).square().mean()) for batch in batches])
@@ -240,10 +241,10 @@ def test_refitted_signs_keep_one_magnitude_per_tensor(trained: Path, tmp_path: P
     assert "kept entries have the fine-tune's signs" in checks["entries"]
 
 
-def test_examples_serve_as_well_and_their_labels_are_not_used(trained: Path) -> None:
+def test_examples_serve_as_well_and_their_labels_are_not_used(trained: Path, tmp_path: Path) -> None:
     how = RefitOptions(data=trained / "data.jsonl", shots=4, steps=4, batch_size=6)
     task = pack_files(trained / "base", trained / "tuned", options=PackOptions(density=0.1, refit=how))
-    unlabelled = trained / "unlabelled.jsonl"
+    unlabelled = tmp_path / "unlabelled.jsonl"
     rows = [line.split(', "label"')[0] + "}" for line in (trained / "data.jsonl").read_text().splitlines()]
     unlabelled.write_text("\n".join(rows))
     whole = RefitOptions(data=unlabelled, shots=None, steps=4, batch_size=6)
@@ -253,19 +254,8 @@ def test_examples_serve_as_well_and_their_labels_are_not_used(trained: Path) -> 
 
 def test_refitting_from_the_command_line(trained: Path, tmp_path: Path) -> None:
     task = tmp_path / "t.stv"
-    result = run(
-        "pack",
-        trained / "base",
-        trained / "tuned",
-        "-o",
-        task,
-        "--density",
-        "0.1",
-        "--refit",
-        "random",
-        "--refit-steps",
-        "2",
-    )
+    words = ["--density", "0.1", "--refit", "random", "--refit-steps", "2"]
+    result = run("pack", trained / "base", trained / "tuned", "-o", task, *words)
     assert result.exit_code == 0
     assert read_task(task).recipe.values == "refit"
     assert "values refit" in run("inspect", task).output
