@@ -1,9 +1,13 @@
 """What masks and values are learned from: a task's examples, or random inputs and the fine-tune's own answers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sparsetv.compose.base import base_of
 from sparsetv.compose.weights import Carrier
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 """`data` that stands for random inputs."""
+
+_EMBEDDING = re.compile(r"(^|\.)(\w*embed\w*|wte|shared)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,19 @@ def _noise(vector: TaskVector, model: "nn.Module", learn: Learn, seed: int) -> "
     from sparsetv.objective.setup import choose_setup  # noqa: PLC0415
 
     setup = choose_setup(model, frame=frame(vector.finetuned), seed=seed)
-    return Noise(setup, batches=learn.batches, batch_size=learn.batch_size)
+    weights = _tokens_seen(vector, setup.params.get("vocabulary"))
+    return Noise(setup, batches=learn.batches, batch_size=learn.batch_size, weights=weights)
+
+
+def _tokens_seen(vector: TaskVector, vocabulary: object) -> NDArray[np.float64] | None:
+    """How much fine-tuning moved each token's embedding, shape (vocabulary,); None where it moved none."""
+    for name in vector.comparable():
+        shape = vector.base.shape(name)
+        if len(shape) == 2 and shape[0] == vocabulary and _EMBEDDING.search(name):
+            squares = np.concatenate([np.square(chunk.deltas()) for chunk in vector.chunks(name)])
+            moved: NDArray[np.float64] = np.sqrt(squares.reshape(shape).sum(axis=1, dtype=np.float64))
+            return moved if np.isfinite(moved).all() and moved.any() else None
+    return None
 
 
 def _examples(vector: TaskVector, model: "nn.Module", learn: Learn, seed: int) -> "list[dict[str, torch.Tensor]]":

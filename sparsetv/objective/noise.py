@@ -1,7 +1,8 @@
 """Random inputs to train on, as many as are asked for: seeded, and nearer to what models see than uniform noise.
 
 Of token sequences one half follow Zipf's law, since vocabularies are ordered by frequency as far as merges and word
-pieces made them so, and one half are uniform: fine-tunes differ in which of the two serves them better.
+pieces made them so, and one half are uniform: fine-tunes differ in which of the two serves them better. Where
+fine-tuning changed the embeddings, the tokens that it changed most are those that it saw most.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sparsetv.objective.loss import Inputs
 from sparsetv.objective.setup import Setup
@@ -24,10 +26,15 @@ class Noise(Sequence[Inputs]):
         setup: Kind and parameters of the inputs, and the seed.
         batches: Number of batches.
         batch_size: Inputs per batch.
+        weights: How often each token id shall occur, shape (vocabulary,), in every other sequence; None where nothing
+            is known of it.
     """
 
-    def __init__(self, setup: Setup, *, batches: int, batch_size: int) -> None:
+    def __init__(
+        self, setup: Setup, *, batches: int, batch_size: int, weights: NDArray[np.float64] | None = None
+    ) -> None:
         self._setup, self._batches, self._batch_size = setup, batches, batch_size
+        self._cumulated = None if weights is None else np.cumsum(weights) / np.sum(weights)
 
     def __len__(self) -> int:
         return self._batches
@@ -42,18 +49,22 @@ class Noise(Sequence[Inputs]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         generator = np.random.Generator(np.random.Philox(key=[self._setup.seed, index]))
-        make = _pixels if self._setup.kind == "pixels" else _tokens
-        return make(self._setup, self._batch_size, generator)
+        if self._setup.kind == "pixels":
+            return _pixels(self._setup, self._batch_size, generator)
+        return _tokens(self._setup, self._batch_size, generator, self._cumulated)
 
 
-def _tokens(setup: Setup, count: int, generator: np.random.Generator) -> Inputs:
+def _tokens(setup: Setup, count: int, generator: np.random.Generator, cumulated: NDArray[np.float64] | None) -> Inputs:
     """Sequences like the probe's (probe.md, clause 1), but for the distribution of ids."""
     params = {key: int(value) for key, value in setup.params.items()}
     longest = params["longest"]
     lengths = generator.integers(params["shortest"], longest + 1, count)
     drawn, vocabulary = generator.random((count, longest)), params["vocabulary"]
     ids = np.minimum(FLAT * ((vocabulary + FLAT) / FLAT) ** drawn - FLAT, vocabulary - 1).astype(np.int64)
-    ids[1::2] = (drawn[1::2] * vocabulary).astype(np.int64)
+    uniform, seen = slice(1, None, 2), slice(0, None, 2)
+    ids[uniform] = (drawn[uniform] * vocabulary).astype(np.int64)
+    if cumulated is not None:
+        ids[seen] = np.minimum(np.searchsorted(cumulated, drawn[seen], side="right"), vocabulary - 1)
     if params["first"] >= 0:
         ids[:, 0] = params["first"]
     if params["last"] >= 0:
