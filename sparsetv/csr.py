@@ -1,7 +1,7 @@
 """One tensor's kept deltas: the CSR model, held as flat positions so that nothing is stored twice."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +78,14 @@ class SparseTensor:
         """Shape (nnz,), int64: column of each kept entry."""
         columns = rows_and_columns(self.shape)[1]
         return self.positions % columns if columns else self.positions
+
+    def scaled(self, factor: float) -> "SparseTensor":
+        """The tensor with its values times a factor, in float32; corrections hold at factor 1 only."""
+        if factor == 1:
+            return self
+        with np.errstate(over="ignore"):
+            values = self.values * np.float32(factor)
+        return replace(self, values=values, corrections=Corrections.none())
 
     def to_scipy(self) -> "scipy.sparse.csr_array[Any, Any]":
         """The deltas as a scipy CSR array of shape (rows, columns), float32; copies."""

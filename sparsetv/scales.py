@@ -1,15 +1,21 @@
 """Which number a task's kept deltas are multiplied by.
 
 Reference: ALGORITHMS, scales: with r1 and r2 the L1 and L2 norm of the whole task vector over those of its kept
-entries, `l2` is r2 and `graft` is sqrt(r1 * r2).
+entries, `l2` is r2 and `graft` is sqrt(r1 * r2). `l2-tensor` is r2 tensor by tensor. `joint` is found by running the
+models of all tasks together (sparsetv.jobs.joint).
 """
 
 import math
+from collections.abc import Mapping
+
+import numpy as np
 
 from sparsetv.errors import ProbeError, UsageError
 from sparsetv.task_vector import SparseTaskVector
 
-NAMED = ("auto", "none", "l2", "graft", "match")
+NAMED = ("auto", "none", "l2", "l2-tensor", "graft", "match", "joint")
+PER_TENSOR = ("l2-tensor", "joint")
+"""Policies that give a factor per tensor beside one scale per task."""
 
 
 def parse_scale(text: str) -> str | float:
@@ -43,7 +49,7 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
     Args:
         task: The task.
         policy: `auto` (the file's `match` for a single task, `l2` where there is none and for several), `none`, `l2`,
-            `graft`, `match`, or a number.
+            `l2-tensor`, `graft`, `match`, or a number.
         company: Number of tasks stitched together.
 
     Returns:
@@ -51,15 +57,19 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
 
     Raises:
         ProbeError: `match` was asked for and the file has no probe.
-        UsageError: Unknown policy.
+        UsageError: Unknown policy, or `joint`.
     """
     check_scale(policy)
     if not isinstance(policy, str):
         return "number", float(policy)
     if policy == "auto":
         policy = "match" if company == 1 and task.probe is not None else "l2"
-    if policy == "none":
+    if policy in {"none", "l2-tensor"}:
         return policy, 1.0
+    if policy == "joint":
+        raise UsageError(
+            "scale `joint` runs the models of all tasks together, which only `stitch`, `add` and `remove` do"
+        )
     if policy == "match":
         if task.probe is None:
             raise ProbeError(f"{task.name} was packed without a probe, so it has no `match` scale; use `--scale l2`")
@@ -68,3 +78,18 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
     if policy == "l2":
         return policy, r2
     return policy, math.sqrt(r1 * r2)
+
+
+def tensor_factors(task: SparseTaskVector, policy: str) -> Mapping[str, float]:
+    """Factors per tensor beside the task's scale: whole over kept L2 norm for `l2-tensor`, none otherwise.
+
+    Rounded to float32; 1 where a tensor keeps nothing but zeros.
+    """
+    if policy != "l2-tensor":
+        return {}
+    factors = {}
+    for name, tensor in task.tensors.items():
+        kept = math.sqrt(math.fsum(np.square(tensor.values, dtype=np.float64).tolist()))
+        if kept and not (task.exact and tensor.nnz == tensor.numel):
+            factors[name] = float(np.float32(task.norms[name].l2 / kept))
+    return factors

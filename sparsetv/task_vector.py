@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -174,6 +174,11 @@ class SparseTaskVector:
         if not kept_l1 or not kept_l2:
             return 1.0, 1.0
         return whole_l1 / kept_l1, math.sqrt(whole_l2 / kept_l2)
+
+    def scaled(self, factors: Mapping[str, float]) -> "SparseTaskVector":
+        """The task with tensors multiplied by factors, 1 where none is given, in float32."""
+        tensors = {name: tensor.scaled(factors.get(name, 1.0)) for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors)
 
     def digest(self) -> str:
         """Identity of the content, independent of encoder settings and of the task's name (SPEC 7.2)."""

@@ -255,7 +255,10 @@ def test_unknown_rule_scale_and_weight_are_refused(tmp_path: Path) -> None:
     task = pack_pair(tmp_path, base, {"w": torch.zeros(3)}, density=1.0)
     for options, message in [
         (StitchOptions(rule="median"), "unknown rule 'median'; known are mean, sum, ties"),
-        (StitchOptions(scale="best"), "unknown scale 'best'; known are auto, none, l2, graft, match and numbers"),
+        (
+            StitchOptions(scale="best"),
+            "unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint",
+        ),
         (StitchOptions(weights={"tusk": 1.0}), "--weight names 'tusk', but the tasks are task"),
     ]:
         with pytest.raises(UsageError, match=message):

@@ -125,7 +125,12 @@ def test_refitting_is_adam_on_the_kept_values(trained: Path, signs: bool) -> Non
     objective, base, steps, rate, scale = problem.objective, base_of_problem(problem), 12, 0.05, 1.5
     tensors = to_signs(kept(problem)) if signs else kept(problem)
     found = refit(
-        Body(problem.vector, problem.names, objective), tensors, scale=scale, signs=signs, steps=steps, rate=rate
+        Body(problem.vector.base, problem.names, objective),
+        tensors,
+        scales=dict.fromkeys(tensors, scale),
+        signs=signs,
+        steps=steps,
+        rate=rate,
     )
     used = {name: tensor for name, tensor in tensors.items() if tensor.nnz}
     starts = {name: torch.from_numpy(tensor.values) * scale for name, tensor in used.items()}
@@ -178,7 +183,9 @@ def test_values_are_trained_as_the_base_s_dtype_rounds_them(trained: Path, monke
         return plain(model, batch)
 
     objective = Objective(problem.objective.model, problem.objective.batches, watched)
-    module.refit(Body(problem.vector, problem.names, objective), tensors, scale=1.0, steps=3)
+    module.refit(
+        Body(problem.vector.base, problem.names, objective), tensors, scales=dict.fromkeys(tensors, 1.0), steps=3
+    )
     assert len(seen) == 3
     assert all(torch.equal(values, values.bfloat16().float()) for values in seen)
     assert not torch.equal(seen[1], seen[2])

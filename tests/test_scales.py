@@ -72,7 +72,9 @@ def test_a_task_that_changes_nothing(tmp_path: Path) -> None:
 
 def test_unknown_policy(tmp_path: Path) -> None:
     task, _ = dense_task(tmp_path, density=0.5)
-    with pytest.raises(UsageError, match="unknown scale 'best'; known are auto, none, l2, graft, match and numbers"):
+    with pytest.raises(
+        UsageError, match="unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint"
+    ):
         resolve_scale(task, "best", company=1)
 
 

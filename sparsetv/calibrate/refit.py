@@ -16,8 +16,8 @@ from sparsetv.errors import NonFiniteError
 from sparsetv.objective.body import Body, Part
 from sparsetv.progress import Progress, counter
 
-STEPS = 100
-RATE = 0.1
+STEPS = 150
+RATE = 0.15
 _WARM_UP = 5
 _DECAY = 0.9, 0.99
 _EPSILON = 1e-8  # gradients that are 0 but for rounding (biases of attention keys) move nothing
@@ -36,7 +36,7 @@ def refit(
     body: Body,
     tensors: Mapping[str, SparseTensor],
     *,
-    scale: float,
+    scales: Mapping[str, float],
     signs: bool = False,
     steps: int = STEPS,
     rate: float = RATE,
@@ -47,7 +47,7 @@ def refit(
     Args:
         body: The scope in a live model, with batches and the loss that is minimised, one batch per step.
         tensors: Kept deltas per tensor of the scope.
-        scale: What the deltas are multiplied by to start from.
+        scales: What each tensor's deltas are multiplied by to start from.
         signs: Keep every entry's sign, and train one magnitude per tensor.
         steps: Steps of Adam; the rate rises over the first 5 and then falls to 0 along a cosine.
         rate: Step size as a share of the root mean square of the values that it starts from.
@@ -65,7 +65,7 @@ def refit(
         bytes per kept entry.
     """
     used = {part.name: part for part in body.parts if tensors[part.name].nnz}
-    kept = {name: _Kept.of(part, tensors[name], body, scale=scale, signs=signs) for name, part in used.items()}
+    kept = {name: _Kept.of(part, tensors[name], body, scale=scales[name], signs=signs) for name, part in used.items()}
     size = rate * _rms(list(kept.values()))
     schedule = [size * _share(step, steps) for step in range(steps)]
     report = counter(progress, "refit", steps)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     metavar="random|FILE.jsonl|NAME[:SPLIT]",
     help="Train the kept values on the fine-tune's outputs on random inputs, or on examples.",
 )
-@click.option("--refit-steps", type=click.IntRange(1), default=100, show_default=True, help="Steps of refitting.")
+@click.option("--refit-steps", type=click.IntRange(1), default=150, show_default=True, help="Steps of refitting.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,

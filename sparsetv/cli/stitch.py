@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     "--scale",
     default="auto",
     show_default=True,
-    metavar="auto|none|l2|graft|match|NUMBER",
-    help="What kept deltas are multiplied by; auto: match for one task, l2 for several.",
+    metavar="auto|none|l2|l2-tensor|graft|match|joint|NUMBER",
+    help="What kept deltas are multiplied by; auto: match for one task, l2 for several; joint: found by running the "
+    "models of all tasks together.",
 )
 @click.option(
     "--weight",

@@ -83,7 +83,7 @@ class Stitched:
 
     def active(self, member: Member) -> Active:
         """One of the tasks on it, with its numbers; see `task`."""
-        return Active(self.task(member), member.weight, member.policy, member.scale)
+        return Active(self.task(member), member.weight, member.policy, member.scale, member.factors)
 
     def task(self, member: Member) -> SparseTaskVector:
         """Read one of the tasks on it.

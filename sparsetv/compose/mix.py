@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sparsetv.csr import SparseTensor
 from sparsetv.errors import UsageError
 from sparsetv.rules import Rule
 from sparsetv.task_vector import SparseTaskVector
@@ -16,17 +17,24 @@ class Active:
         task: The task.
         weight: The user's weight.
         policy, scale: How the scale was found, and the scale.
+        factors: What single tensors are multiplied by before; 1 where none is given.
     """
 
     task: SparseTaskVector
     weight: float
     policy: str
     scale: float
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def coefficient(self) -> float:
         """What the task's deltas are multiplied by."""
         return self.weight * self.scale
+
+    def tensor(self, name: str) -> SparseTensor | None:
+        """Kept deltas of a tensor times its factor; None where the task keeps none."""
+        found = self.task.tensors.get(name)
+        return found.scaled(self.factors.get(name, 1.0)) if found is not None and found.nnz else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,11 @@ class Mix:
         """The task, where there is exactly one."""
         return self.active[0].task if len(self.active) == 1 else None
 
-    def terms(self, name: str) -> list[tuple[str, float]]:
-        """(digest, coefficient) of the tasks that keep entries in a tensor."""
+    def terms(self, name: str) -> list[tuple[str, float, float]]:
+        """(digest, coefficient, factor) of the tasks that keep entries in a tensor."""
         pairs = zip(self.digests, self.active, strict=True)
         return [
-            (digest, item.coefficient)
+            (digest, item.coefficient, item.factors.get(name, 1.0))
             for digest, item in pairs
             if name in item.task.tensors and item.task.tensors[name].nnz
         ]

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -11,7 +12,7 @@ from sparsetv.container.names import check_component
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.rules import RULES, Rule
 from sparsetv.wire import canonical
-from sparsetv.wire.fields import Fields
+from sparsetv.wire.fields import Fields, as_number
 
 RECORD = "sparsetv.json"
 ROOM = "sparsetv"
@@ -31,6 +32,7 @@ class Member:
         weight: The user's weight.
         policy, scale: How the scale was found, and the scale.
         file: Task file inside the room.
+        factors: What single tensors are multiplied by before; only in records of policies that have them.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Member:
     policy: str
     scale: float
     file: str
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def coefficient(self) -> float:
@@ -88,6 +91,9 @@ class Record:
         value = {"format": _FORMAT, "version": _VERSION, "sparsetv": __version__, **asdict(self)}
         if self.min_tasks is None:
             del value["min_tasks"]
+        for member in value["members"]:
+            if not member["factors"]:
+                del member["factors"]
         return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -192,6 +198,14 @@ def _member(value: Any, where: str) -> Member:
         policy=fields.text("policy"),
         scale=float(scale),
         file=check_component(fields.text("file"), what="file name"),
+        factors=_factors(fields),
     )
     fields.done()
     return member
+
+
+def _factors(fields: Fields) -> dict[str, float]:
+    if not fields.has("factors"):
+        return {}
+    given = Fields(fields.take("factors"), where=f"{fields.where}.factors").rest()
+    return {name: as_number(value, where=f"{fields.where}.factors") for name, value in given.items()}

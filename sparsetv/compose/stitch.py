@@ -38,9 +38,7 @@ class Patcher:
     def __call__(self, name: str) -> Patch | None:
         """The patch of a tensor; None where no task keeps an entry."""
         parts = [
-            Part(item.task.tensors[name], item.coefficient)
-            for item in self._mix.active
-            if name in item.task.tensors and item.task.tensors[name].nnz
+            Part(tensor, item.coefficient) for item in self._mix.active if (tensor := item.tensor(name)) is not None
         ]
         if not parts:
             return None
@@ -175,7 +173,7 @@ def _keep_task(room: Path, item: Active, digest: str, stays: Path | None) -> Mem
         atomic.write_new_file(folder / file, encode(item.task).parts)
     else:
         atomic.link_or_copy(stays, folder / file)
-    return Member(item.task.name, digest, item.weight, item.policy, item.scale, file)
+    return Member(item.task.name, digest, item.weight, item.policy, item.scale, file, item.factors)
 
 
 def _write_head(folder: Path, task: SparseTaskVector) -> None:

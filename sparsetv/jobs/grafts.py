@@ -22,18 +22,18 @@ def graft_accuracy(vector: TaskVector, mask: Mask, task: Carrier, learn: Learn, 
     """
     import torch  # noqa: PLC0415
 
-    from sparsetv.objective.body import Body  # noqa: PLC0415
+    from sparsetv.objective.body import Body, delta_of  # noqa: PLC0415
 
     objective = make_objective(vector, task, learn, seed=seed)
     if not all("labels" in batch and batch["labels"].dim() == 1 for batch in objective.batches):
         raise UsageError("accuracy needs examples with a label each")
-    body = Body(vector, tuple(mask.shapes), objective)
+    body = Body(vector.base, tuple(mask.shapes), objective)
     correct = total = 0
     with body.tuning(), torch.no_grad():
         for part in body.parts:
             kept = torch.zeros(part.live.numel(), device=body.device)
             kept[torch.from_numpy(mask.positions[part.name]).to(body.device)] = 1
-            part.live.add_(kept.reshape(part.live.shape) * body.delta(part.name))
+            part.live.add_(kept.reshape(part.live.shape) * delta_of(vector, part.name, body.device))
         for batch in objective.batches:
             inputs = {name: tensor.to(body.device) for name, tensor in batch.items() if name != "labels"}
             found = body.model(**inputs).logits.argmax(dim=-1).cpu()

@@ -19,6 +19,7 @@ from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.scope import Scope, is_buffer
 from sparsetv.localize.tall import FACTORS
 from sparsetv.maskfile import read_mask, write_mask
+from sparsetv.masks import Mask
 from sparsetv.packing.carried import carry
 from sparsetv.packing.extras import check_scope
 from sparsetv.progress import Progress
@@ -84,6 +85,32 @@ def choose_mask(
         if options.density is None and "factor" not in settings:
             return _best_factor(problem, task, options.learn)
     return run(options.localizer, problem, settings)
+
+
+def with_tail(vector: TaskVector, found: Localized, *, density: float) -> Localized:
+    """Add to a mask the largest entries of each changed tensor between the blocks and the head.
+
+    Args:
+        vector: Base and fine-tune.
+        found: The mask, of the scope `blocks`.
+        density: Density in each of those tensors; tensors too small to keep an entry at it keep none.
+    """
+    comparable = set(vector.comparable())
+    wanted = [n for n in vector.base.names if n in comparable and _is_weight(vector, n)]
+    body = (name for name in Scope("body").covered(wanted) if name not in found.mask.shapes)
+    changed = [name for name in body if vector.base.numel(name) * density >= 1 and _changed(vector, name)]
+    if not changed:
+        return found
+    tail = run("magnitude", Problem(vector, tuple(changed), density, "tensor"))
+    positions = {**found.mask.positions, **tail.mask.positions}
+    shapes = {**found.mask.shapes, **tail.mask.shapes}
+    names = sorted(shapes)
+    mask = Mask({name: shapes[name] for name in names}, {name: positions[name] for name in names})
+    return Localized(mask, {**found.norms, **tail.norms}, found.notes)
+
+
+def _changed(vector: TaskVector, name: str) -> bool:
+    return any(chunk.deltas().any() for chunk in vector.chunks(name))
 
 
 def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:

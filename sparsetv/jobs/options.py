@@ -22,13 +22,16 @@ class RefitOptions:
         steps: Steps of training.
         rate: Step size as a share of the values' root mean square.
         batch_size: Inputs per step.
+        tail: Density, in each, of changed tensors between the blocks and the head (poolers, last norms), which scope
+            `blocks` leaves out: without them the blocks are trained to stand in for what they cannot do. 0 for none.
     """
 
     data: str | Path = RANDOM
     shots: int | None = 64
-    steps: int = 100
-    rate: float = 0.1
+    steps: int = 150
+    rate: float = 0.15
     batch_size: int = 32
+    tail: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class StitchOptions:
 
     Attributes:
         rule: `mean`, `sum`, `ties` or `consensus`.
-        scale: `auto`, `none`, `l2`, `graft`, `match` or a number.
+        scale: `auto`, `none`, `l2`, `l2-tensor`, `graft`, `match`, `joint` or a number.
         weights: Weight per task name; 1 where absent, negative to negate a task.
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
     """

@@ -11,7 +11,7 @@ from sparsetv.container.names import check_component
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
-from sparsetv.jobs.localize import choose_mask, scope_names
+from sparsetv.jobs.localize import choose_mask, scope_names, with_tail
 from sparsetv.jobs.options import VALUES, PackOptions
 from sparsetv.localize.problem import Localized
 from sparsetv.packing.carried import Carried, carry
@@ -138,6 +138,8 @@ def pack_vector(
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
         found = choose_mask(vector, names, carried, options, progress=progress)
+        if options.refit is not None and options.refit.tail and options.scope.preset == "blocks":
+            found = with_tail(vector, found, density=options.refit.tail)
         task = _assemble(vector, carried, options, found, identities.result)
     for side in (vector.base, vector.finetuned):
         side.check_unchanged()

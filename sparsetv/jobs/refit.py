@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from sparsetv.difference import TaskVector
 from sparsetv.errors import ProbeError
 from sparsetv.jobs.learning import make_objective
 from sparsetv.jobs.options import PackOptions, RefitOptions
+from sparsetv.localize.scope import Scope
 from sparsetv.progress import Progress
 from sparsetv.task_vector import SparseTaskVector
 
@@ -44,9 +47,9 @@ def refit_task(
     objective = make_objective(vector, task, learn, seed=options.seed)
     signs = task.recipe.values == "sign"
     found = refit(
-        Body(vector, tuple(task.tensors), objective),
+        Body(vector.base, tuple(task.tensors), objective),
         task.tensors,
-        scale=task.probe.scale,
+        scales=_starts(task, task.probe.scale),
         signs=signs,
         steps=how.steps,
         rate=how.rate,
@@ -58,3 +61,13 @@ def refit_task(
         probe=replace(task.probe, scale=1.0),
         recipe=task.recipe if signs else replace(task.recipe, values=REFITTED),
     )
+
+
+def _starts(task: SparseTaskVector, scale: float) -> dict[str, float]:
+    """Where values start: at the `match` scale in the blocks, at the length of the whole task vector elsewhere."""
+    blocks = set(Scope("blocks").covered(task.tensors))
+    starts = {}
+    for name, tensor in task.tensors.items():
+        kept = float(np.sqrt(np.square(tensor.values, dtype=np.float64).sum()))
+        starts[name] = scale if name in blocks or not kept else task.norms[name].l2 / kept
+    return starts

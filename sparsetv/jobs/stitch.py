@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from sparsetv.atomic import remove_leftovers
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
-from sparsetv.compose.base import base_of
+from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
 from sparsetv.compose.mix import Active, mix
@@ -20,11 +20,14 @@ from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, 
 from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.tasks import Source, base_of_tasks, read_tasks
 from sparsetv.progress import Progress, counter
-from sparsetv.rules import find_rule
-from sparsetv.scales import NAMED, check_scale, resolve_scale
+from sparsetv.rules import Rule, find_rule
+from sparsetv.scales import NAMED, check_scale, resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
 
 _LARGEST = 3e38
+
+Found = Mapping[str, tuple[float, Mapping[str, float]]]
+"""Scale and factors by task."""
 
 
 def stitch(
@@ -62,10 +65,12 @@ def stitch(
         raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
+    found = _joint(view, loaded, rule, chosen.weights, chosen.scale, progress)
+    active = _activate(loaded, chosen.weights, chosen.scale, found=found)
     with _locked(target):
         record = write_stitched(
             view,
-            mix(_activate(loaded, chosen.weights, chosen.scale), rule=rule, scale=chosen.scale),
+            mix(active, rule=rule, scale=chosen.scale),
             target,
             progress=counter(progress, "stitch", checkpoint.total_bytes),
         )
@@ -125,9 +130,11 @@ def _change(
         stay = [stitched.active(member) for member in record.members if member.name not in out]
         known = {member.name: member.weight for member in record.members}
         live = [*(item.task for item in stay), *new]
-        chosen = _activate(live, {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}, record.scale)
-        digests = {member.name: member.digest for member in record.members if member.name not in out}
         base = stitched.base()
+        weights = {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}
+        found = _joint(base, live, record.combination, weights, record.scale, progress)
+        chosen = _activate(live, weights, record.scale, found=found)
+        digests = {member.name: member.digest for member in record.members if member.name not in out}
         after = mix(chosen, rule=record.combination, scale=record.scale, digests=digests)
         return write_stitched(
             base,
@@ -150,17 +157,40 @@ def _chosen(path: Path, present: Sequence[str], patterns: Sequence[str]) -> set[
     return chosen
 
 
-def _activate(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float) -> list[Active]:
+def _activate(
+    tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float, *, found: Found | None = None
+) -> list[Active]:
+    """Tasks with their numbers; `found` are scales and factors by task that `joint` came to."""
     unknown = sorted(set(weights) - {task.name for task in tasks})
     if unknown:
         raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
     active = []
     for task in tasks:
-        policy, number = resolve_scale(task, scale, company=len(tasks))
-        active.append(Active(task, float(weights.get(task.name, 1.0)), policy, number))
+        weight = float(weights.get(task.name, 1.0))
+        if found is not None:
+            active.append(Active(task, weight, "joint", *found[task.name]))
+        else:
+            policy, number = resolve_scale(task, scale, company=len(tasks))
+            active.append(Active(task, weight, policy, number, tensor_factors(task, policy)))
         if not abs(active[-1].coefficient) <= _LARGEST:
             raise UsageError(f"{task.name}: weight times scale is {active[-1].coefficient}; use a finite, smaller one")
     return active
+
+
+def _joint(
+    base: Base,
+    tasks: Sequence[SparseTaskVector],
+    rule: Rule,
+    weights: Mapping[str, float],
+    scale: str | float,
+    progress: Progress | None,
+) -> Found | None:
+    """Scales of all tasks together, where that is what was asked for."""
+    if scale != "joint" or not tasks:
+        return None
+    from sparsetv.jobs.joint import match_tasks  # noqa: PLC0415  torch only where a model runs
+
+    return match_tasks(base, tasks, rule=rule, weights=weights, progress=progress)
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from sparsetv.live.room import Blend, Room, rooms_of
 from sparsetv.live.sites import Site, sites_of
 from sparsetv.live.transition import transit
 from sparsetv.rules import Rule, find_rule
-from sparsetv.scales import check_scale, resolve_scale
+from sparsetv.scales import check_scale, resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
 
 VERIFY = ("meta", "touched")
@@ -86,7 +86,8 @@ class Composer:
     Args:
         base: The base's tensors by checkpoint name, float32, bfloat16 or float16, on any devices; changed in place.
         rule: `mean`, `sum`, `ties` or `consensus`.
-        scale: `auto` (`match` for one task, `l2` for several), `none`, `l2`, `graft`, `match` or a number.
+        scale: `auto` (`match` for one task, `l2` for several), `none`, `l2`, `l2-tensor`, `graft`,
+            `match` or a number.
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
         verify: `touched` compares the hash of every tensor that a task touches with that of the base it was packed
             against, once per tensor; `meta` compares names and shapes only, and lets the tensors have another float
@@ -313,7 +314,8 @@ class Composer:
         self.check(task)
         alone = resolve_scale(task, self._scale, company=1)
         together = resolve_scale(task, self._scale, company=2)
-        parts = _distinct([(self._sites[name], task.tensors[name]) for name in touched(task)])
+        scaled = task.scaled(tensor_factors(task, together[0]))
+        parts = _distinct([(self._sites[name], scaled.tensors[name]) for name in touched(scaled)])
         rooms: list[Room] = []
         try:
             for key, room in self._rooms.items():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from sparsetv.arrays import Positions, Values
-from sparsetv.localize.live import as_scores, body_of, start_mask
+from sparsetv.localize.live import as_scores, body_of, deltas_of, start_mask
 from sparsetv.localize.measure import localized
 from sparsetv.localize.problem import DENSITY, Localized, Problem
 from sparsetv.localize.ranking import rank
@@ -63,7 +63,7 @@ def learn_gates(problem: Problem, *, rate: float, steps: int, bias: float) -> tu
     chosen = start_mask(problem, body, density=problem.density or DENSITY)
     # gamma = sigmoid(gate), gate = S outside the magnitude mask and -S inside: one array says both.
     gates = {name: torch.where(mask, bias, -bias) for name, mask in chosen.items()}
-    deltas = {part.name: body.delta(part.name) for part in body.parts}
+    deltas = deltas_of(problem, body)
     return _descend(problem, body, gates, deltas, rate=rate, steps=steps)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from sparsetv.arrays import Positions, Values
 from sparsetv.errors import UsageError
-from sparsetv.localize.live import as_scores, body_of, start_mask
+from sparsetv.localize.live import as_scores, body_of, deltas_of, start_mask
 from sparsetv.localize.measure import localized
 from sparsetv.localize.problem import DENSITY, Localized, Problem
 from sparsetv.localize.ranking import rank
@@ -77,7 +77,7 @@ def learn_gates(
     mask = start_mask(problem, body, density=start)
     high, low = (5.0, -5.0) if variant == "released" else (3.0, 0.0)
     gates = {name: torch.where(chosen, high, low) for name, chosen in mask.items()}
-    deltas = {part.name: body.delta(part.name) for part in body.parts}
+    deltas = deltas_of(problem, body)
     if variant == "paper":
         return gates, _descend(problem, body, gates, deltas, rate=rate, epochs=epochs, l1=l1)
     return gates, _descend_released(problem, body, gates, deltas, rate=rate, steps=epochs, push=push)

@@ -9,7 +9,7 @@ from sparsetv.arrays import Positions, Values
 from sparsetv.difference import CHUNK
 from sparsetv.localize.magnitude import magnitude
 from sparsetv.localize.problem import Problem
-from sparsetv.objective.body import Body
+from sparsetv.objective.body import Body, delta_of
 
 
 def body_of(problem: Problem, method: str) -> Body:
@@ -18,7 +18,12 @@ def body_of(problem: Problem, method: str) -> Body:
     Raises:
         UsageError: There is no objective.
     """
-    return Body(problem.vector, problem.names, problem.needs_objective(method), device=problem.device)
+    return Body(problem.vector.base, problem.names, problem.needs_objective(method), device=problem.device)
+
+
+def deltas_of(problem: Problem, body: Body) -> dict[str, torch.Tensor]:
+    """The whole task vector by tensor, float32, on the model's device."""
+    return {part.name: delta_of(problem.vector, part.name, body.device) for part in body.parts}
 
 
 def as_scores(tensor: torch.Tensor) -> Iterator[Values]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from sparsetv.arrays import Values
-from sparsetv.localize.live import as_scores, body_of
+from sparsetv.localize.live import as_scores, body_of, deltas_of
 from sparsetv.localize.measure import localized
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.ranking import rank
@@ -34,7 +34,7 @@ def saliency(problem: Problem, *, signed: bool = False, points: int = 1) -> Loca
     """
     density, body = problem.needs_density("saliency"), body_of(problem, "saliency")
     batches = body.objective.batches
-    deltas = {part.name: body.delta(part.name) for part in body.parts}
+    deltas = deltas_of(problem, body)
     report = counter(problem.progress, "saliency", points * len(batches))
     share, loss, at = 1 / (points * len(batches)), 0.0, 0.0
     with body.tuning():

@@ -60,7 +60,7 @@ class Scope:
             ScopeError: There are none.
         """
         listed = sorted(names)
-        chosen = tuple(name for name in listed if self._covers(name))
+        chosen = self.covered(listed)
         if not chosen:
             shown = ", ".join(listed[:4])
             raise ScopeError(
@@ -68,6 +68,10 @@ class Scope:
                 f"share ({shown}, …); try `--scope body`, `--scope all` or a glob"
             )
         return chosen
+
+    def covered(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names inside the scope, ascending; maybe none."""
+        return tuple(name for name in sorted(names) if self._covers(name))
 
     def describe(self) -> str:
         """The scope in the command line's words."""

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from sparsetv.arrays import Bits
 from sparsetv.difference import TaskVector
 from sparsetv.dtypes import to_float32
 from sparsetv.errors import CheckpointError, ProbeError, UsageError
@@ -41,6 +42,23 @@ class Part:
         return self.place.within(self.parameter.grad.contiguous())
 
 
+class Weights(Protocol):
+    """The base's tensors: a checkpoint, or what a stitched directory remembers of one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor."""
+
+    def bits(self, name: str) -> Bits:
+        """Bit patterns of a tensor, flat."""
+
+
 class Body:
     """A live model's tensors in scope, and gradients of an objective with respect to them.
 
@@ -48,7 +66,7 @@ class Body:
     copy of the base is held: `base` reads it from the checkpoint again.
 
     Args:
-        vector: Base and fine-tune.
+        weights: The base.
         names: Base names of the scope.
         objective: The model and what is asked of it.
         device: Where the model runs; the model is moved there. None for where its parameters are.
@@ -60,31 +78,23 @@ class Body:
     """
 
     def __init__(
-        self, vector: TaskVector, names: Sequence[str], objective: Objective, *, device: torch.device | None = None
+        self, weights: Weights, names: Sequence[str], objective: Objective, *, device: torch.device | None = None
     ) -> None:
         if not objective.batches:
             raise UsageError("there is nothing to learn from: no batches")
-        self._vector, self.objective = vector, objective
+        self._weights, self.objective = weights, objective
         model = objective.model if device is None else objective.model.to(device)
         self.model = model
         self.device = next(model.parameters()).device
-        shapes = {name: vector.base.shape(name) for name in vector.base.names}
+        shapes = {name: weights.shape(name) for name in weights.names}
         places = find_places(model, shapes, names=names)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.parts = tuple(_part(name, parameters, place) for name, place in places.items())
 
     def base(self, name: str) -> torch.Tensor:
         """The base's tensor, float32, on the model's device; a copy."""
-        return self._values(self._vector.base.bits(name), self._vector.base.dtype(name), name)
-
-    def delta(self, name: str) -> torch.Tensor:
-        """Fine-tuned minus base, float32, on the model's device; a copy."""
-        deltas = np.concatenate([chunk.deltas() for chunk in self._vector.chunks(name)] or [np.zeros(0, np.float32)])
-        return torch.from_numpy(deltas).reshape(self._vector.base.shape(name)).to(self.device)
-
-    def _values(self, bits: np.ndarray, dtype: str, name: str) -> torch.Tensor:
-        values = torch.from_numpy(np.array(to_float32(bits, dtype)))
-        return values.reshape(self._vector.base.shape(name)).to(self.device)
+        values = torch.from_numpy(np.array(to_float32(self._weights.bits(name), self._weights.dtype(name))))
+        return values.reshape(self._weights.shape(name)).to(self.device)
 
     def reset(self) -> None:
         """Put the base's weights into the scope."""
@@ -154,6 +164,12 @@ class Body:
                 inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
                 total += float(self.objective.loss(self.model, inputs)) / len(batches)
         return total
+
+
+def delta_of(vector: TaskVector, name: str, device: torch.device) -> torch.Tensor:
+    """Fine-tuned minus base, float32, in the base's shape, on a device; a copy."""
+    deltas = np.concatenate([chunk.deltas() for chunk in vector.chunks(name)] or [np.zeros(0, np.float32)])
+    return torch.from_numpy(deltas).reshape(vector.base.shape(name)).to(device)
 
 
 def _part(name: str, parameters: dict[str, nn.Parameter], place: Place) -> Part:

@@ -1,0 +1,117 @@
+"""Scales for several tasks together, from their files alone: no data, no fine-tuned checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsetv.arrays import Bits
+from sparsetv.compose.base import Base
+from sparsetv.compose.mix import Active, mix
+from sparsetv.compose.stitch import Patcher
+from sparsetv.compose.undo import Undo
+from sparsetv.dtypes import bits_dtype
+from sparsetv.errors import ProbeError
+from sparsetv.jobs.models import task_model
+from sparsetv.progress import Progress
+from sparsetv.rules import Rule
+from sparsetv.scales import resolve_scale
+from sparsetv.task_vector import SparseTaskVector
+
+if TYPE_CHECKING:
+    import torch
+
+    from sparsetv.calibrate.joint import Member
+    from sparsetv.objective.noise import Noise
+
+BATCH_SIZE = 16
+
+
+def match_tasks(
+    base: Base,
+    tasks: Sequence[SparseTaskVector],
+    *,
+    rule: Rule,
+    weights: Mapping[str, float] | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, tuple[float, Mapping[str, float]]]:
+    """Scale and factors per tensor of every task, such that the merged model answers as each task alone does.
+
+    Each task alone, at its own scale on the base, is the teacher; inputs are random, seeded by the tasks' probes.
+
+    Args:
+        base: The base.
+        tasks: Tasks whose files hold a probe.
+        rule: How they combine.
+        weights: Weight per task, 1 where absent.
+        steps: Steps of fitting; None for the default.
+        device: Where models run.
+        progress: Reports steps.
+
+    Raises:
+        ProbeError: A task has no probe, or its model cannot be built or run.
+    """
+    from sparsetv.calibrate.joint import STEPS, Fit, fit  # noqa: PLC0415  torch only where a model runs
+    from sparsetv.objective.device import find_device  # noqa: PLC0415
+
+    ordered = sorted(tasks, key=lambda task: task.digest())
+    places = find_device(device)
+    given, count = weights or {}, steps or STEPS
+    members = [_member(base, ordered, task, given.get(task.name, 1.0), count, places) for task in ordered]
+    found: Fit = fit(members, rule=rule, steps=count, progress=progress)
+    return {task.name: pair for task, pair in zip(ordered, zip(found.scales, found.factors, strict=True), strict=True)}
+
+
+def _member(
+    base: Base,
+    tasks: Sequence[SparseTaskVector],
+    task: SparseTaskVector,
+    weight: float,
+    steps: int,
+    device: "torch.device",
+) -> "Member":
+    from sparsetv.calibrate.joint import Member, correlation_loss  # noqa: PLC0415
+    from sparsetv.objective.body import Body  # noqa: PLC0415
+    from sparsetv.objective.distil import with_targets  # noqa: PLC0415
+    from sparsetv.objective.loss import Objective  # noqa: PLC0415
+
+    batches = _inputs(task, steps)
+    alone = mix([Active(task, 1.0, *resolve_scale(task, "auto", company=1))], rule=Rule(), scale="auto")
+    teacher = task_model(base, task, Patcher(base, alone, Undo())).to(device)
+    aimed = with_targets(teacher, batches)
+    model = task_model(base, task, None).to(device)
+    touched = sorted({name for one in tasks for name, tensor in one.tensors.items() if tensor.nnz})
+    body = Body(_Reader(base), touched, Objective(model, aimed, correlation_loss))
+    return Member(body, task.tensors, weight, resolve_scale(task, "l2", company=2)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A stitched base as the live scope reads it."""
+
+    base: Base
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.base.entries))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.base.entries[name].shape
+
+    def dtype(self, name: str) -> str:
+        return self.base.entries[name].dtype
+
+    def bits(self, name: str) -> Bits:
+        return self.base.raw(name).view(bits_dtype(self.dtype(name)))
+
+
+def _inputs(task: SparseTaskVector, count: int) -> "Noise":
+    """Random inputs of the kind that the task's probe has."""
+    from sparsetv.objective.noise import Noise  # noqa: PLC0415
+    from sparsetv.objective.setup import Setup  # noqa: PLC0415
+
+    probe = task.probe
+    if probe is None:
+        raise ProbeError(f"{task.name} was packed without a probe, so its inputs are not known; use `--scale l2`")
+    return Noise(Setup(probe.kind, probe.seed, probe.count, probe.params), batches=count, batch_size=BATCH_SIZE)
