@@ -3,7 +3,8 @@
     python -m benchmarks.recovery_merged MODELS TASKS [--room DIR]
 
 Each task is scored with its own head on its own test set, matrix products in bfloat16. Dense methods merge every shared
-tensor; task arithmetic and TIES get the best coefficient of a grid **on the test sets**, which no rule without data has.
+tensor; task arithmetic and TIES get the best coefficient of a grid **on the test sets**, which no rule without data
+has.
 Results are cached in the room. Writes benchmarks/results/recovery_merged.json.
 """
 

@@ -1,8 +1,8 @@
 """Which number a task's kept deltas are multiplied by.
 
 Reference: ALGORITHMS, scales: with r1 and r2 the L1 and L2 norm of the whole task vector over those of its kept
-entries, `l2` is r2 and `graft` is sqrt(r1 * r2). `l2-tensor` is r2 tensor by tensor. `joint` is found by running the
-models of all tasks together (sparsetv.jobs.joint).
+entries, `l2` is r2 and `graft` is sqrt(r1 * r2). `l2-tensor` is r2 tensor by tensor. `joint` and `fit` are found by
+running the models of all tasks together, on random inputs or on examples (sparsetv.jobs.joint).
 """
 
 import math
@@ -13,9 +13,9 @@ import numpy as np
 from sparsetv.errors import ProbeError, UsageError
 from sparsetv.task_vector import SparseTaskVector
 
-NAMED = ("auto", "none", "l2", "l2-tensor", "graft", "match", "joint")
-PER_TENSOR = ("l2-tensor", "joint")
-"""Policies that give a factor per tensor beside one scale per task."""
+NAMED = ("auto", "none", "l2", "l2-tensor", "graft", "match", "joint", "fit")
+TOGETHER = ("joint", "fit")
+"""Policies that run the models of all tasks together."""
 
 
 def parse_scale(text: str) -> str | float:
@@ -57,7 +57,7 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
 
     Raises:
         ProbeError: `match` was asked for and the file has no probe.
-        UsageError: Unknown policy, or `joint`.
+        UsageError: Unknown policy, or one of `TOGETHER`.
     """
     check_scale(policy)
     if not isinstance(policy, str):
@@ -66,9 +66,9 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
         policy = "match" if company == 1 and task.probe is not None else "l2"
     if policy in {"none", "l2-tensor"}:
         return policy, 1.0
-    if policy == "joint":
+    if policy in TOGETHER:
         raise UsageError(
-            "scale `joint` runs the models of all tasks together, which only `stitch`, `add` and `remove` do"
+            f"scale `{policy}` runs the models of all tasks together, which only `stitch`, `add` and `remove` do"
         )
     if policy == "match":
         if task.probe is None:

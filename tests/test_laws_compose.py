@@ -257,7 +257,7 @@ def test_unknown_rule_scale_and_weight_are_refused(tmp_path: Path) -> None:
         (StitchOptions(rule="median"), "unknown rule 'median'; known are mean, sum, ties"),
         (
             StitchOptions(scale="best"),
-            "unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint",
+            "unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint, fit",
         ),
         (StitchOptions(weights={"tusk": 1.0}), "--weight names 'tusk', but the tasks are task"),
     ]:

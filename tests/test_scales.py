@@ -73,7 +73,7 @@ def test_a_task_that_changes_nothing(tmp_path: Path) -> None:
 def test_unknown_policy(tmp_path: Path) -> None:
     task, _ = dense_task(tmp_path, density=0.5)
     with pytest.raises(
-        UsageError, match="unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint"
+        UsageError, match="unknown scale 'best'; known are auto, none, l2, l2-tensor, graft, match, joint, fit"
     ):
         resolve_scale(task, "best", company=1)
 

@@ -4,6 +4,7 @@ Fitting squared distances instead gives up the tasks that suffer most from compa
 their scale. Correlation asks for direction alone (benchmarks/merging.py has the figures).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,21 +45,28 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Scale per task, factor per tensor and task (all but 1), and mean correlation per task at the end."""
+    """Scale per task, factor per tensor and task, and each task's last loss."""
 
     scales: tuple[float, ...]
     factors: tuple[dict[str, float], ...]
-    correlations: tuple[float, ...]
+    losses: tuple[float, ...]
 
 
 def fit(
-    members: Sequence[Member], *, rule: Rule, steps: int = STEPS, rate: float = RATE, progress: Progress | None = None
+    members: Sequence[Member],
+    *,
+    rule: Rule,
+    per_tensor: bool = True,
+    steps: int = STEPS,
+    rate: float = RATE,
+    progress: Progress | None = None,
 ) -> Fit:
-    """Find one scale per task and tensor by gradient descent on the sum of `1 - correlation` over tasks.
+    """Find scales by gradient descent on the sum of the tasks' losses.
 
     Args:
         members: Tasks in canonical order, each with a model of its own.
         rule: How tasks combine; differentiated as it stands.
+        per_tensor: One scale per task and tensor, or one per task.
         steps: Steps of Adam on the logarithms of the scales, one batch per task and step.
         rate: Step size.
         progress: Reports steps.
@@ -71,7 +79,8 @@ def fit(
         about 40 bytes per kept entry.
     """
     merge = _Merge.of(members, rule)
-    logs = [torch.full((len(merge.names),), float(torch.tensor(m.start).log()), requires_grad=True) for m in members]
+    width = len(merge.names) if per_tensor else 1
+    logs = [torch.full((width,), math.log(member.start), requires_grad=True) for member in members]
     optimizer = torch.optim.Adam(logs, lr=rate, betas=_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP) * (1 - step / max(steps, 1))
@@ -95,7 +104,8 @@ def fit(
 def correlation(reached: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Pearson correlation of outputs over inputs and classes, each class less its mean over the inputs."""
     first, second = reached - reached.mean(dim=0), target - target.mean(dim=0)
-    return (first * second).sum() / (first.norm() * second.norm() + 1e-12)
+    found: torch.Tensor = (first * second).sum() / (first.norm() * second.norm() + 1e-12)
+    return found
 
 
 @dataclass(slots=True, eq=False)
@@ -136,8 +146,8 @@ class _Merge:
         return cls(rule, [member.weight for member in members], names, shared)
 
     def descend(self, member: Member, logs: Sequence[torch.Tensor], batch: Inputs) -> float:
-        """Add the gradient of one task's `1 - correlation` to the logs; returns the correlation."""
-        scales = [log.exp() for log in logs]
+        """Add the gradient of one task's loss over a batch to the logs; returns the loss."""
+        scales = [log.exp().expand(len(self.names)) for log in logs]
         values = [
             shared.merged([self.weights[m] * scales[m][number] for m in shared.members], self.rule)
             for number, shared in enumerate(self.shared)
@@ -154,7 +164,7 @@ class _Merge:
             whole[place] = shared.base
         wanted = [value for value in values if value.requires_grad]
         torch.autograd.backward(wanted, [g for g, v in zip(gradients, values, strict=True) if v.requires_grad])
-        return 1 - loss
+        return loss
 
 
 def _share(name: str, members: Sequence[Member], body: Body) -> _Shared:
@@ -186,16 +196,16 @@ def correlation_loss(model: torch.nn.Module, batch: Inputs) -> torch.Tensor:
 
 def _rounded(merge: _Merge, logs: Sequence[torch.Tensor], found: Sequence[float]) -> Fit:
     scales, factors = [], []
-    for number, log in enumerate(logs):
+    for number, log in enumerate(each.detach().expand(len(merge.names)) for each in logs):
         counts = torch.tensor(
             [len(s.deltas[s.members.index(number)]) if number in s.members else 0 for s in merge.shared]
         ).double()
-        middle = float((log.detach().double() * counts).sum() / counts.sum()) if counts.sum() else 0.0
-        scales.append(_digits(float(torch.tensor(middle).exp())))
+        middle = float((log.double() * counts).sum() / counts.sum()) if counts.sum() else 0.0
+        scales.append(_digits(math.exp(middle)))
         factors.append({
-            shared.name: _digits(float((log.detach()[at] - middle).exp()))
+            shared.name: factor
             for at, shared in enumerate(merge.shared)
-            if number in shared.members
+            if number in shared.members and (factor := _digits(math.exp(float(log[at]) - middle))) != 1
         })  # fmt: skip
     return Fit(tuple(scales), tuple(factors), tuple(found))
 

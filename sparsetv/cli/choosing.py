@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sparsetv.cli.output import parse_pairs
+
 if TYPE_CHECKING:
     from sparsetv.jobs.options import PackOptions
 
@@ -126,13 +128,13 @@ class Choosing:
         from sparsetv.localize.scope import Scope
 
         return PackOptions(
-            density=_number(self.density, "own", "--density"),
+            density=_number(self.density, "own", "'--density'"),
             scope=Scope.parse(self.scope),
             allocation=self.allocation,
             prefix=self.prefix or None,
             seed=self.seed,
             localizer=self.localizer,
-            settings=_settings(self.settings),
+            settings=parse_pairs(self.settings, "--set"),
             others=self.others,
             learn=Learn(
                 data=self.data,
@@ -170,13 +172,3 @@ def _number(text: str, none: str, hint: str) -> float | None:
         return float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a number nor {none!r}", param_hint=hint) from None
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not sign or not name:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
-        found[name] = value
-    return found

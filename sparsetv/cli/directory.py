@@ -2,34 +2,48 @@
 
 import click
 
-from sparsetv.cli.output import parse_weights, progress_bars
+from sparsetv.cli.output import parse_pairs, parse_weights, progress_bars
 from sparsetv.cli.stitch import report
+
+_fit = click.option(
+    "--fit",
+    "fits",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Examples of a live task, where scales were fitted to such.",
+)
 
 
 @click.command()
 @click.argument("directory", metavar="DIR")
 @click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|STORE:NAME,...]...")
 @click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
+@_fit
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def add(directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], as_json: bool) -> None:
+def add(
+    directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], fits: tuple[str, ...], as_json: bool
+) -> None:
     """Add tasks to a stitched directory; one of the same name is replaced."""
     from sparsetv.jobs.stitch import add as run
 
     with progress_bars() as progress:
-        record = run(directory, task_files, weights=parse_weights(weights), progress=progress)
+        record = run(
+            directory, task_files, weights=parse_weights(weights), fit=parse_pairs(fits, "--fit"), progress=progress
+        )
     report(directory, record, as_json=as_json)
 
 
 @click.command()
 @click.argument("directory", metavar="DIR")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_fit
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def remove(directory: str, names: tuple[str, ...], as_json: bool) -> None:
+def remove(directory: str, names: tuple[str, ...], fits: tuple[str, ...], as_json: bool) -> None:
     """Remove tasks, by name or glob, from a stitched directory; what they changed is the base's bits again."""
     from sparsetv.jobs.stitch import remove as run
 
     with progress_bars() as progress:
-        record = run(directory, names, progress=progress)
+        record = run(directory, names, fit=parse_pairs(fits, "--fit"), progress=progress)
     report(directory, record, as_json=as_json)
 
 

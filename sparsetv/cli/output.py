@@ -58,12 +58,24 @@ def human_bytes(size: float) -> str:
 def parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
     """`NAME=W` words as a dict."""
     weights = {}
-    for pair in pairs:
-        name, sign, text = pair.rpartition("=")
+    for name, text in _split(pairs, "--weight", "NAME=NUMBER").items():
         try:
             weights[name] = float(text)
         except ValueError:
-            sign = ""
-        if not sign or not name:
-            raise click.BadParameter(f"{pair!r} is not NAME=NUMBER", param_hint="--weight")
+            raise click.BadParameter(f"'{name}={text}' is not NAME=NUMBER", param_hint="--weight") from None
     return weights
+
+
+def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
+    """`NAME=VALUE` words as a dict."""
+    return _split(pairs, option, "NAME=VALUE")
+
+
+def _split(pairs: tuple[str, ...], option: str, form: str) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, sign, text = pair.rpartition("=") if option == "--weight" else pair.partition("=")
+        if not sign or not name:
+            raise click.BadParameter(f"{pair!r} is not {form}", param_hint=option)
+        found[name] = text
+    return found

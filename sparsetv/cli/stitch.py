@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.output import message, parse_weights, print_json, progress_bars
+from sparsetv.cli.output import message, parse_pairs, parse_weights, print_json, progress_bars
 
 if TYPE_CHECKING:
     from sparsetv.compose.record import Record
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     "--scale",
     default="auto",
     show_default=True,
-    metavar="auto|none|l2|l2-tensor|graft|match|joint|NUMBER",
+    metavar="auto|none|l2|l2-tensor|graft|match|joint|fit|NUMBER",
     help="What kept deltas are multiplied by; auto: match for one task, l2 for several; joint: found by running the "
-    "models of all tasks together.",
+    "models of all tasks together; fit: the same on examples.",
 )
 @click.option(
     "--weight",
@@ -43,8 +43,11 @@ if TYPE_CHECKING:
     metavar="NAME=W",
     help="Weight of a task (negative: negate it); repeat for several.",
 )
+@click.option(
+    "--fit", "fits", multiple=True, metavar="NAME=FILE", help="fit: examples of a task; repeat for all tasks."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def stitch(
+def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,
     tasks: tuple[str, ...],
     output: str,
@@ -52,6 +55,7 @@ def stitch(
     min_tasks: int,
     scale: str,
     weights: tuple[str, ...],
+    fits: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Put tasks onto BASE and write an ordinary checkpoint directory.
@@ -73,7 +77,7 @@ def stitch(
     sources = (base, *tasks) if alone else tasks
     if not sources:
         raise click.UsageError("Missing argument 'TASK.stv...'.")
-    options = StitchOptions(rule=rule, scale=parse_scale(scale), weights=parse_weights(weights), min_tasks=min_tasks)
+    options = StitchOptions(rule, parse_scale(scale), parse_weights(weights), min_tasks, parse_pairs(fits, "--fit"))
     with progress_bars() as progress:
         record = run(None if alone else base, sources, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)

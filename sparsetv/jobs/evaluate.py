@@ -1,6 +1,5 @@
 """How good a base, a fine-tune or a stitched directory is on a task's data."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import is_stitched
 from sparsetv.errors import NotFoundError, ProbeError, UsageError
-from sparsetv.jobs.models import find_processor, task_model
+from sparsetv.jobs.models import find_processor, task_model, task_processor
 from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
@@ -56,7 +55,7 @@ def load(source: Path, task: str | Path | None) -> "tuple[nn.Module, Any]":
     chosen = _find_task(source, task)
     if chosen is None:
         return _plain_model(source), find_processor(source)
-    return task_model(_weights(source, chosen), chosen, None), _task_tokenizer(source, chosen)
+    return task_model(_weights(source, chosen), chosen, None), task_processor(_files(source), chosen)
 
 
 def _find_task(source: Path, task: str | Path | None) -> SparseTaskVector | None:
@@ -108,14 +107,7 @@ def _plain_model(source: Path) -> "nn.Module":
     return plain
 
 
-def _task_tokenizer(source: Path, task: SparseTaskVector) -> Any:
-    """The directory's tokenizer with the task's own files over it."""
-    directory = open_checkpoint(source).location.directory
-    with tempfile.TemporaryDirectory() as temporary:
-        room = Path(temporary)
-        for path in (directory or source).iterdir():
-            if path.is_file() and path.suffix in {".json", ".txt", ".model", ".jinja"}:
-                (room / path.name).write_bytes(path.read_bytes())
-        for name, content in task.files.items():
-            (room / name).write_bytes(content)
-        return find_processor(room)
+def _files(source: Path) -> dict[str, Path]:
+    """Files beside the weights, by name."""
+    directory = open_checkpoint(source).location.directory or source
+    return {path.name: path for path in directory.iterdir() if path.is_file()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsetv.arrays import Bits
@@ -10,8 +11,8 @@ from sparsetv.compose.mix import Active, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.dtypes import bits_dtype
-from sparsetv.errors import ProbeError
-from sparsetv.jobs.models import task_model
+from sparsetv.errors import ProbeError, UsageError
+from sparsetv.jobs.models import task_model, task_processor
 from sparsetv.progress import Progress
 from sparsetv.rules import Rule
 from sparsetv.scales import resolve_scale
@@ -19,9 +20,11 @@ from sparsetv.task_vector import SparseTaskVector
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from sparsetv.calibrate.joint import Member
-    from sparsetv.objective.noise import Noise
+    from sparsetv.examples.encoding import Batch
+    from sparsetv.objective.loss import Inputs
 
 BATCH_SIZE = 16
 
@@ -32,25 +35,30 @@ def match_tasks(
     *,
     rule: Rule,
     weights: Mapping[str, float] | None = None,
+    data: Mapping[str, str | Path] | None = None,
     steps: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, tuple[float, Mapping[str, float]]]:
     """Scale and factors per tensor of every task, such that the merged model answers as each task alone does.
 
-    Each task alone, at its own scale on the base, is the teacher; inputs are random, seeded by the tasks' probes.
+    Each task alone, at its own scale on the base, is the teacher; inputs are random, seeded by the tasks' probes, or
+    given. With labelled examples, the loss is the task's own. On examples one scale per task is found, without factors:
+    a few examples are too few for more.
 
     Args:
         base: The base.
         tasks: Tasks whose files hold a probe.
         rule: How they combine.
         weights: Weight per task, 1 where absent.
+        data: Examples per task, 64 per class of which are used; all tasks or none.
         steps: Steps of fitting; None for the default.
         device: Where models run.
         progress: Reports steps.
 
     Raises:
         ProbeError: A task has no probe, or its model cannot be built or run.
+        UsageError: Examples for some tasks only, or for one that is not there.
     """
     from sparsetv.calibrate.joint import STEPS, Fit, fit  # noqa: PLC0415  torch only where a model runs
     from sparsetv.objective.device import find_device  # noqa: PLC0415
@@ -58,8 +66,14 @@ def match_tasks(
     ordered = sorted(tasks, key=lambda task: task.digest())
     places = find_device(device)
     given, count = weights or {}, steps or STEPS
-    members = [_member(base, ordered, task, given.get(task.name, 1.0), count, places) for task in ordered]
-    found: Fit = fit(members, rule=rule, steps=count, progress=progress)
+    if data and data.keys() != {task.name for task in tasks}:
+        odd = min(data.keys() ^ {task.name for task in tasks})
+        raise UsageError(f"scale `fit` needs examples for each task and no other, which is not so of {odd!r}")
+    members = [
+        _member(base, ordered, task, given.get(task.name, 1.0), count, places, data[task.name] if data else None)
+        for task in ordered
+    ]
+    found: Fit = fit(members, rule=rule, per_tensor=not data, steps=count, progress=progress)
     return {task.name: pair for task, pair in zip(ordered, zip(found.scales, found.factors, strict=True), strict=True)}
 
 
@@ -70,20 +84,24 @@ def _member(
     weight: float,
     steps: int,
     device: "torch.device",
+    data: str | Path | None = None,
 ) -> "Member":
     from sparsetv.calibrate.joint import Member, correlation_loss  # noqa: PLC0415
     from sparsetv.objective.body import Body  # noqa: PLC0415
     from sparsetv.objective.distil import with_targets  # noqa: PLC0415
     from sparsetv.objective.loss import Objective  # noqa: PLC0415
 
-    batches = _inputs(task, steps)
+    model = task_model(base, task, None).to(device)
+    touched = sorted({name for one in tasks for name, tensor in one.tensors.items() if tensor.nnz})
+    start = resolve_scale(task, "l2", company=2)[1]
+    batches = _inputs(task, steps) if data is None else _examples(base, model, task, data)
+    if all("labels" in batch for batch in batches):
+        return Member(Body(_Reader(base), touched, Objective(model, batches)), task.tensors, weight, start)
     alone = mix([Active(task, 1.0, *resolve_scale(task, "auto", company=1))], rule=Rule(), scale="auto")
     teacher = task_model(base, task, Patcher(base, alone, Undo())).to(device)
     aimed = with_targets(teacher, batches)
-    model = task_model(base, task, None).to(device)
-    touched = sorted({name for one in tasks for name, tensor in one.tensors.items() if tensor.nnz})
     body = Body(_Reader(base), touched, Objective(model, aimed, correlation_loss))
-    return Member(body, task.tensors, weight, resolve_scale(task, "l2", company=2)[1])
+    return Member(body, task.tensors, weight, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,17 @@ class _Reader:
         return self.base.raw(name).view(bits_dtype(self.dtype(name)))
 
 
-def _inputs(task: SparseTaskVector, count: int) -> "Noise":
+def _examples(base: Base, model: "nn.Module", task: SparseTaskVector, data: str | Path) -> "list[Batch]":
+    from sparsetv.examples.encoding import encode  # noqa: PLC0415
+    from sparsetv.examples.reading import read_examples  # noqa: PLC0415
+    from sparsetv.examples.sampling import sample  # noqa: PLC0415
+
+    chosen = sample(read_examples(data, labelled=False))
+    processor = task_processor(base.files, task, images=chosen[0].kind == "image")
+    return encode(model, processor, chosen, batch_size=BATCH_SIZE)
+
+
+def _inputs(task: SparseTaskVector, count: int) -> "Sequence[Inputs]":
     """Random inputs of the kind that the task's probe has."""
     from sparsetv.objective.noise import Noise  # noqa: PLC0415
     from sparsetv.objective.setup import Setup  # noqa: PLC0415

@@ -1,5 +1,7 @@
 """Live models from checkpoints: the base under a task's head, with or without what tasks change, and the fine-tune."""
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,3 +110,19 @@ def find_processor(*directories: Path | None, images: bool = False) -> Any:
                 raise ProbeError(f"{directory}: has no {kind} ({error})") from None
     where = " and ".join(map(str, named)) or "a file without its directory"
     raise ProbeError(f"{where}: has no {kind} ({', '.join(wanted[:3])}{', …' if len(wanted) > 3 else ''})")
+
+
+def task_processor(files: Mapping[str, Path], task: Carrier, *, images: bool = False) -> Any:
+    """The tokenizer or image processor that some files of a base give, with a task's own files over them.
+
+    Raises:
+        ProbeError: There is none.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        room = Path(temporary)
+        for name, path in files.items():
+            if "/" not in name and path.suffix in {".json", ".txt", ".model", ".jinja"}:
+                (room / name).write_bytes(path.read_bytes())
+        for name, content in task.files.items():
+            (room / name).write_bytes(content)
+        return find_processor(room, images=images)

@@ -76,12 +76,14 @@ class StitchOptions:
 
     Attributes:
         rule: `mean`, `sum`, `ties` or `consensus`.
-        scale: `auto`, `none`, `l2`, `l2-tensor`, `graft`, `match`, `joint` or a number.
+        scale: `auto`, `none`, `l2`, `l2-tensor`, `graft`, `match`, `joint`, `fit` or a number.
         weights: Weight per task name; 1 where absent, negative to negate a task.
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
+        fit: Examples per task name, for the scale `fit`.
     """
 
     rule: str = "mean"
     scale: str | float = "auto"
     weights: Mapping[str, float] = field(default_factory=dict)
     min_tasks: int = 2
+    fit: Mapping[str, str | Path] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.tasks import Source, base_of_tasks, read_tasks
 from sparsetv.progress import Progress, counter
 from sparsetv.rules import Rule, find_rule
-from sparsetv.scales import NAMED, check_scale, resolve_scale, tensor_factors
+from sparsetv.scales import NAMED, TOGETHER, check_scale, resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
 
 _LARGEST = 3e38
@@ -65,7 +65,7 @@ def stitch(
         raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
-    found = _joint(view, loaded, rule, chosen.weights, chosen.scale, progress)
+    found = _together(view, loaded, chosen, rule, progress)
     active = _activate(loaded, chosen.weights, chosen.scale, found=found)
     with _locked(target):
         record = write_stitched(
@@ -85,31 +85,40 @@ def add(
     tasks: Sequence[Source],
     *,
     weights: Mapping[str, float] | None = None,
+    fit: Mapping[str, str | Path] | None = None,
     progress: Progress | None = None,
 ) -> Record:
     """Add tasks to a stitched directory; a task of a name that is there is replaced. Atomic: the old or the new one.
 
-    The result is bit-identical to a fresh stitch of the live set.
+    The result is bit-identical to a fresh stitch of the live set. Scales that are found for all tasks together are
+    found anew; where they were fitted to examples, `fit` gives those of every task that is then live.
 
     Raises:
         NotFoundError: `stitch` did not write the directory.
         BaseMismatchError: A task belongs to another base.
     """
-    return _change(Path(directory), read_tasks(tasks), [], weights or {}, progress)
+    return _change(Path(directory), read_tasks(tasks), [], weights or {}, fit, progress)
 
 
-def remove(directory: str | Path, names: Sequence[str], *, progress: Progress | None = None) -> Record:
+def remove(
+    directory: str | Path,
+    names: Sequence[str],
+    *,
+    fit: Mapping[str, str | Path] | None = None,
+    progress: Progress | None = None,
+) -> Record:
     """Remove tasks from a stitched directory; removing all gives the base's bits. Atomic: the old or the new one.
 
     Args:
         directory: What `stitch` wrote.
         names: Names of tasks, or globs in which case matters.
+        fit: As for `add`.
         progress: Reports bytes written.
 
     Raises:
         NotFoundError: `stitch` did not write the directory, or a name or glob matches none of its tasks.
     """
-    return _change(Path(directory), [], names, {}, progress)
+    return _change(Path(directory), [], names, {}, fit, progress)
 
 
 def _change(
@@ -117,6 +126,7 @@ def _change(
     new: Sequence[SparseTaskVector],
     gone: Sequence[str],
     weights: Mapping[str, float],
+    fit: Mapping[str, str | Path] | None,
     progress: Progress | None,
 ) -> Record:
     check_stitched(path)
@@ -132,7 +142,8 @@ def _change(
         live = [*(item.task for item in stay), *new]
         base = stitched.base()
         weights = {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}
-        found = _joint(base, live, record.combination, weights, record.scale, progress)
+        asked = StitchOptions(scale=record.scale, weights=weights, fit=fit or {})
+        found = _together(base, live, asked, record.combination, progress)
         chosen = _activate(live, weights, record.scale, found=found)
         digests = {member.name: member.digest for member in record.members if member.name not in out}
         after = mix(chosen, rule=record.combination, scale=record.scale, digests=digests)
@@ -160,7 +171,7 @@ def _chosen(path: Path, present: Sequence[str], patterns: Sequence[str]) -> set[
 def _activate(
     tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float, *, found: Found | None = None
 ) -> list[Active]:
-    """Tasks with their numbers; `found` are scales and factors by task that `joint` came to."""
+    """Tasks with their numbers; `found` are scales and factors by task that were found for all of them together."""
     unknown = sorted(set(weights) - {task.name for task in tasks})
     if unknown:
         raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
@@ -168,7 +179,7 @@ def _activate(
     for task in tasks:
         weight = float(weights.get(task.name, 1.0))
         if found is not None:
-            active.append(Active(task, weight, "joint", *found[task.name]))
+            active.append(Active(task, weight, str(scale), *found[task.name]))
         else:
             policy, number = resolve_scale(task, scale, company=len(tasks))
             active.append(Active(task, weight, policy, number, tensor_factors(task, policy)))
@@ -177,20 +188,19 @@ def _activate(
     return active
 
 
-def _joint(
-    base: Base,
-    tasks: Sequence[SparseTaskVector],
-    rule: Rule,
-    weights: Mapping[str, float],
-    scale: str | float,
-    progress: Progress | None,
+def _together(
+    base: Base, tasks: Sequence[SparseTaskVector], asked: StitchOptions, rule: Rule, progress: Progress | None
 ) -> Found | None:
     """Scales of all tasks together, where that is what was asked for."""
-    if scale != "joint" or not tasks:
+    if asked.fit and asked.scale != "fit":
+        raise UsageError(f"examples to fit to are given, but the scale is {asked.scale!r}; use `--scale fit`")
+    if asked.scale not in TOGETHER or not tasks:
         return None
+    if asked.scale == "fit" and not asked.fit:
+        raise UsageError("scale `fit` needs examples of each task: --fit NAME=FILE.jsonl")
     from sparsetv.jobs.joint import match_tasks  # noqa: PLC0415  torch only where a model runs
 
-    return match_tasks(base, tasks, rule=rule, weights=weights, progress=progress)
+    return match_tasks(base, tasks, rule=rule, weights=asked.weights, data=asked.fit, progress=progress)
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:
