@@ -42,6 +42,27 @@ def write_result(name: str, value: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(text)
 
 
+class Cache:
+    """Numbers by key in a JSON file, written after each."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create."""
+        self._path = path
+        self._known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(self, key: str, make: Callable[[], float]) -> float:
+        """The number of `key`, made where it is not known."""
+        if key not in self._known:
+            self.put(key, make())
+        return self._known[key]
+
+    def put(self, key: str, number: float) -> None:
+        """Remember a number."""
+        self._known[key] = number
+        self._path.write_text(json.dumps(self._known, indent=0))
+        print(f"{key}: {number:.4f}", flush=True)
+
+
 def interleaved(
     jobs: dict[str, Callable[[], Any]], *, rounds: int, before: Callable[[], Any] = lambda: None
 ) -> dict[str, list[float]]:

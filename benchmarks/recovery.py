@@ -10,13 +10,13 @@ honest rule can use. Writes benchmarks/results/recovery.json.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from benchmarks.common import write_result
+from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
@@ -37,23 +37,6 @@ from sparsetv.taskfile import read_task, write_task
 GRID = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
 POLICIES = ("none", "l2", "graft", "match")
 _MAX_LENGTH = 64
-
-
-class Cache:
-    """Numbers by key in a JSON file, written after each."""
-
-    def __init__(self, path: Path) -> None:
-        """Open or create."""
-        self._path = path
-        self._known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-
-    def get(self, key: str, make: Callable[[], float]) -> float:
-        """The number of `key`, made where it is not known."""
-        if key not in self._known:
-            self._known[key] = make()
-            self._path.write_text(json.dumps(self._known, indent=0))
-            print(f"{key}: {self._known[key]:.4f}", flush=True)
-        return self._known[key]
 
 
 class Bench:

@@ -11,28 +11,24 @@ Results are cached in the room. Writes benchmarks/results/recovery_merged.json.
 import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common import write_result
+from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, Sentences
-from benchmarks.recovery import Cache
-from benchmarks.sentences import Subject, summarise
+from benchmarks.sentences import Subject, packed, summarise
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.mix import Active, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.jobs.joint import match_tasks
-from sparsetv.jobs.learning import Learn
-from sparsetv.jobs.options import PackOptions, RefitOptions
-from sparsetv.jobs.pack import pack_files
 from sparsetv.rules import Rule
 from sparsetv.scales import resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.taskfile import read_task, write_task
 
 Tensors = dict[str, torch.Tensor]
 SETS: dict[str, tuple[str, ...]] = {"4 AdamW": ADAMW, "3 AdamW, 1 SGD": ("CR", "SST2", "SUBJ", "TREC-sgd")}
@@ -84,14 +80,7 @@ class Bench:
 
     def task(self, name: str, kind: str) -> SparseTaskVector:
         """A packed file of a kind of `FILES`."""
-        density, values = kind.split("% ")
-        file = self._room / f"{name}-{density}-{values}.stv"
-        if not file.exists():
-            refit = RefitOptions() if values == "refit" else None
-            learn = Learn(precision="bf16")
-            options = PackOptions(density=float(density) / 100, probe=True, refit=refit, learn=learn)
-            write_task(file, pack_files(self._data.base(), self._data.finetuned(name), name=name, options=options))
-        return read_task(file)
+        return packed(self._data, self._room, name, kind)
 
     def score(
         self, key: str, names: Sequence[str], merge: Callable[[], Mapping[str, torch.Tensor]]
@@ -104,7 +93,7 @@ class Bench:
                 deltas.append(merge())
             return self.subject(name).accuracy(deltas[0])
 
-        return {name: self._cache.get(f"{key}: {name}", lambda name=name: one(name)) for name in names}  # type: ignore[misc]
+        return {name: self._cache.get(f"{key}: {name}", partial(one, name)) for name in names}
 
     def ours(self, label: str, names: Sequence[str], kind: str, scale: str, rule: str) -> dict[str, float]:
         """Accuracy per task of tasks stitched."""
@@ -143,7 +132,10 @@ def measure(bench: Bench, label: str, names: Sequence[str]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
 
     def add(key: str, scores: dict[str, float]) -> None:
-        rows[key] = {"accuracy": scores, **summarise([(bench.subject(n), scores[n]) for n in names])}
+        rows[key] = {
+            "accuracy": scores,
+            **summarise((scores[n], bench.subject(n).floor, bench.subject(n).ceiling) for n in names),
+        }
         print(f"{label}, {key}: {rows[key]}", flush=True)
 
     add("simple average", bench.score(f"{label}, average", names, lambda: average(vectors)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
@@ -12,10 +13,15 @@ from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import to_float32
 from sparsetv.examples.encoding import Batch, encode
 from sparsetv.examples.reading import read_examples
+from sparsetv.jobs.learning import Learn
 from sparsetv.jobs.models import whole_model
+from sparsetv.jobs.options import PackOptions, RefitOptions
+from sparsetv.jobs.pack import pack_files
 from sparsetv.objective.body import delta_of
 from sparsetv.packing.carried import carry
 from sparsetv.places.names import find_places
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.taskfile import read_task, write_task
 
 MAX_LENGTH = 64
 
@@ -86,10 +92,42 @@ def mean(numbers: Iterable[float]) -> float:
     return round(sum(listed) / len(listed), 4)
 
 
-def summarise(scores: Iterable[tuple[Subject, float]]) -> dict[str, float]:
-    """Accuracy over the fine-tuned accuracy, and share of the gap from base to fine-tuned, averaged over fine-tunes."""
+def summarise(scores: Iterable[tuple[float, float, float]]) -> dict[str, float]:
+    """Accuracy over the fine-tuned accuracy, and share of the gap from base to fine-tuned, averaged over fine-tunes.
+
+    Args:
+        scores: (accuracy, that of the base under the fine-tune's head, that of the fine-tune) per fine-tune.
+    """
     listed = list(scores)
     return {
-        "normalised": mean(score / subject.ceiling for subject, score in listed),
-        "gap_closed": mean((score - subject.floor) / (subject.ceiling - subject.floor) for subject, score in listed),
+        "normalised": mean(score / ceiling for score, _, ceiling in listed),
+        "gap_closed": mean((score - floor) / (ceiling - floor) for score, floor, ceiling in listed),
     }
+
+
+def packed(data: Sentences, room: Path, name: str, kind: str) -> SparseTaskVector:
+    """A packed file, made where the room lacks it.
+
+    `kind` is a density and `exact`, `refit`, `refit-data` or `sign-refit`, as in `0.3% refit`.
+
+    `refit` trains values on random inputs, `refit-data` on 64 examples per class of the training set, without labels.
+    """
+    density, values = kind.split("% ")
+    file = room / f"{name}-{density}-{values}.stv"
+    if not file.exists():
+        train = data.test(name).parent / "train.jsonl"
+        refit = None if "refit" not in values else RefitOptions(data=train if values == "refit-data" else "random")
+        options = PackOptions(
+            density=float(density) / 100,
+            values="sign" if values.startswith("sign") else "exact",
+            probe=True,
+            refit=refit,
+            learn=Learn(precision="bf16", max_length=MAX_LENGTH),
+        )
+        write_task(file, pack_files(data.base(), data.finetuned(name), name=name, options=options))
+    return read_task(file)
+
+
+def dense(task: SparseTaskVector, scale: float) -> dict[str, torch.Tensor]:
+    """A task's kept deltas at a scale, by base name."""
+    return {key: torch.from_numpy(tensor.to_dense()) * scale for key, tensor in task.tensors.items()}

@@ -1,0 +1,71 @@
+"""Real fine-tunes from files whose values were refitted, beside the same files at their `match` scale.
+
+    python -m benchmarks.recovery_refit MODELS TASKS [--room DIR]
+
+Whole test sets, matrix products in bfloat16; refitting runs in bfloat16, too. Files and scores are kept in the room, so
+a run that was stopped goes on. Writes benchmarks/results/recovery_refit.json.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Cache, write_result
+from benchmarks.data import ADAMW, SGD, Sentences
+from benchmarks.sentences import Subject, dense, packed, summarise
+from sparsetv.scales import resolve_scale
+
+KINDS = ("1% exact", "1% refit", "0.3% refit", "1% sign-refit", "1% refit-data", "5% exact", "5% refit")
+
+
+def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
+    """One row per kind of file and fine-tune."""
+    cache = Cache(room / "refit.json")
+    rows = []
+    for kind in KINDS:
+        for name in (*ADAMW, *SGD):
+            started = time.perf_counter()
+            task = packed(data, room, name, kind)
+            seconds = cache.get(f"{kind} {name} seconds", lambda start=started: time.perf_counter() - start)  # type: ignore[misc]
+            density, values = kind.split("% ")
+            size = (room / f"{name}-{density}-{values}.stv").stat().st_size
+            subject = Subject(data, name)
+            scale = resolve_scale(task, "auto", company=1)[1]
+            score = cache.get(f"{kind} {name}", lambda s=subject, t=task, c=scale: s.accuracy(dense(t, c)))  # type: ignore[misc]
+            rows.append({
+                "kind": kind, "task": name, "optimizer": "SGD" if name in SGD else "AdamW", "accuracy": score,
+                "base": cache.get(f"base {name}", lambda s=subject: s.floor),  # type: ignore[misc]
+                "finetuned": cache.get(f"fine-tuned {name}", lambda s=subject: s.ceiling),  # type: ignore[misc]
+                "file_bytes": size, "kept": task.nnz, "seconds": round(seconds, 1), "scale": scale,
+            })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("tasks", type=Path)
+    parser.add_argument("--room", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        room = args.room or Path(temporary)
+        room.mkdir(parents=True, exist_ok=True)
+        rows = measure(Sentences(args.models, args.tasks), room)
+    summary = {
+        kind: {
+            optimizer: summarise(
+                (row["accuracy"], row["base"], row["finetuned"])
+                for row in rows
+                if (row["kind"], row["optimizer"]) == (kind, optimizer)
+            )
+            for optimizer in ("AdamW", "SGD")
+        }
+        for kind in KINDS
+    }
+    write_result("recovery_refit", {"precision": "bf16", "rows": rows, "summary": summary})
+
+
+if __name__ == "__main__":
+    main()
