@@ -206,6 +206,9 @@ def test_a_refitted_file_answers_nearer_to_the_fine_tune(trained: Path, packed: 
     assert not task.exact
     assert task.probe is not None
     assert task.probe.scale == 1.0
+    assert plain.probe is not None
+    assert 0 < task.probe.distance < 1
+    assert task.probe.distance != plain.probe.distance
     assert {n: t.positions.tolist() for n, t in task.tensors.items()} == {
         n: t.positions.tolist() for n, t in plain.tensors.items()
     }

@@ -78,6 +78,20 @@ def match(
     return Match(scale, float(f"{distance:.6g}"), target)
 
 
+def distance(base: nn.Module, graft: nn.Module, finetuned: nn.Module, setup: Setup) -> float:
+    """E of a graft as it is: 1 at the base, 0 at the fine-tune (formats/codecs/probe.md, clause 4); 6 digits.
+
+    Raises:
+        ProbeError: A model cannot be run, or fine-tuning changed no hidden state.
+    """
+    origin, target, reached = (answers(model, setup).blocks for model in (base, finetuned, graft))
+    layers = [i for i, pair in enumerate(zip(origin, target, strict=True)) if _apart(*pair) > 0]
+    if not layers:
+        raise ProbeError("fine-tuning changed no hidden state on random inputs; there is no distance to measure")
+    whole = [_apart(target[i], origin[i]) for i in layers]
+    return float(f"{_mean(reached, target, layers, whole):.6g}")
+
+
 def choose(distances: list[float], lengths: list[float]) -> float:
     """The scale, rounded to 3 digits, from E and R on the grid."""
     closest, error = _lowest(distances)

@@ -8,6 +8,7 @@ from sparsetv.compose.base import base_of
 from sparsetv.compose.mix import Active, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
+from sparsetv.difference import TaskVector
 from sparsetv.jobs.models import frame, task_model, whole_model
 from sparsetv.progress import Progress
 from sparsetv.rules import Rule
@@ -62,3 +63,18 @@ def add_probe(
         distance=found.distance,
     )
     return replace(task, probe=probe)
+
+
+def graft_distance(task: SparseTaskVector, vector: TaskVector, probe: Probe) -> float:
+    """How far a task at scale 1 is from its fine-tune on a probe's inputs, relative to the base.
+
+    Raises:
+        ProbeError: The models cannot be built or run.
+    """
+    from sparsetv.calibrate.match import distance  # noqa: PLC0415  torch only where a model runs
+    from sparsetv.objective.setup import Setup  # noqa: PLC0415
+
+    view = base_of(vector.base, {})
+    alone = Patcher(view, mix([Active(task, 1.0, "none", 1.0)], rule=Rule(), scale="none"), Undo())
+    models = task_model(view, task, None), task_model(view, task, alone), whole_model(task, vector.finetuned)
+    return distance(*models, Setup(probe.kind, probe.seed, probe.count, probe.params))

@@ -8,6 +8,7 @@ from sparsetv.difference import TaskVector
 from sparsetv.errors import ProbeError
 from sparsetv.jobs.learning import make_objective
 from sparsetv.jobs.options import PackOptions, RefitOptions
+from sparsetv.jobs.probe import graft_distance
 from sparsetv.localize.scope import Scope
 from sparsetv.progress import Progress
 from sparsetv.task_vector import SparseTaskVector
@@ -55,12 +56,8 @@ def refit_task(
         rate=how.rate,
         progress=progress,
     )
-    return replace(
-        task,
-        tensors=found.tensors,
-        probe=replace(task.probe, scale=1.0),
-        recipe=task.recipe if signs else replace(task.recipe, values=REFITTED),
-    )
+    done = replace(task, tensors=found.tensors, recipe=task.recipe if signs else replace(task.recipe, values=REFITTED))
+    return replace(done, probe=replace(task.probe, scale=1.0, distance=graft_distance(done, vector, task.probe)))
 
 
 def _starts(task: SparseTaskVector, scale: float) -> dict[str, float]:
