@@ -1,6 +1,6 @@
 """Time and memory of learning a mask (`learned`, variant `released`) on models of random weights, beside the plain way.
 
-    python -m benchmarks.localizing [--shape small|gpt2-xl|7b] [--device cpu|cuda] [--precision fp32|bf16]
+    python -m benchmarks.localizing [--shape small|gpt2|gpt2-xl|7b] [--device cpu|cuda] [--precision fp32|bf16]
 
 The plain way is the same computation as the authors' code lays it out: three whole models, moved to the device for
 every step and back, their parameters matched by name in nested loops, masks and task vectors in tensors of their own.
@@ -43,7 +43,7 @@ def configuration(shape: str) -> Any:
     """A causal model's configuration."""
     if shape == "7b":
         return transformers.LlamaConfig(tie_word_embeddings=False)  # its defaults are those of a 7B
-    sizes = {"small": (256, 6, 8), "gpt2-xl": (1600, 48, 25)}[shape]
+    sizes = {"small": (256, 6, 8), "gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}[shape]
     return transformers.GPT2Config(n_embd=sizes[0], n_layer=sizes[1], n_head=sizes[2])
 
 
@@ -172,7 +172,7 @@ def measure(args: argparse.Namespace, room: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=["small", "gpt2-xl", "7b"], default="small")
+    parser.add_argument("--shape", choices=["small", "gpt2", "gpt2-xl", "7b"], default="small")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--checkpointing", action="store_true")

@@ -106,6 +106,83 @@ def averages() -> str:
     return markdown(["density, values", "optimizer", *columns], rows)
 
 
+def refit() -> str:
+    """Refitted files: accuracy per fine-tune, averages, size."""
+    value = read("recovery_refit")
+    kinds = list(value["summary"])
+    names = list(dict.fromkeys(row["task"] for row in value["rows"]))
+    rows = []
+    for kind in kinds:
+        own = {row["task"]: row for row in value["rows"] if row["kind"] == kind}
+        averages = [value["summary"][kind][optimizer] for optimizer in ("AdamW", "SGD")]
+        rows.append([
+            kind.replace("refit-data", "refit, 64 examples per class").replace("sign-refit", "signs, refit"),
+            f"{sum(row['file_bytes'] for row in own.values()) / len(own) / 1e3:.0f} kB",
+            *(f"{own[name]['accuracy']:.3f}" for name in names),
+            *(f"{average['normalised']:.3f} / {average['gap_closed']:.2f}" for average in averages),
+        ])  # fmt: skip
+    any_kind = {row["task"]: row for row in value["rows"] if row["kind"] == kinds[0]}
+    rows.append(["fine-tuned", "90.9 MB", *(f"{any_kind[name]['finetuned']:.3f}" for name in names), "", ""])
+    head = ["density, values", "file", *(name.replace("-sgd", " (SGD)") for name in names), "AdamW", "SGD"]
+    return markdown(head, rows)
+
+
+def localizers() -> str:
+    """Normalised accuracy and gap closed by localizer, density and scale."""
+    value = read("recovery_localizers")
+    found = {(row["localizer"], row["density"], row["scale"], row["optimizer"]): row for row in value["summary"]}
+    methods = list(dict.fromkeys(row["localizer"] for row in value["rows"]))
+    seconds = {m: [c["seconds"] for c in value["costs"] if c["localizer"] == m] for m in methods}
+    columns = [(0.001, "l2"), (0.003, "l2"), *((0.01, s) for s in ("none", "l2", "graft", "match", "fit")),
+               (0.05, "l2"), (0.1, "l2")]  # fmt: skip
+    rows = []
+    for optimizer in ("AdamW", "SGD"):
+        for method in methods:
+            cells = [found[method, density, scale, optimizer] for density, scale in columns]
+            rows.append([
+                f"{method} ({optimizer})",
+                *(f"{cell['normalised']:.2f} / {cell['gap_closed']:.2f}" for cell in cells),
+                f"{sum(seconds[method]) / len(seconds[method]):.0f} s" if optimizer == "AdamW" else "",
+            ])  # fmt: skip
+    return markdown(["localizer", *(f"{100 * d:g} % {scale}" for d, scale in columns), "seconds"], rows)
+
+
+def merged() -> str:
+    """Several tasks in one body."""
+    sets = read("recovery_merged")["sets"]
+    blocks = []
+    for label, rows in sets.items():
+        best: dict[str, tuple[str, dict[str, Any]]] = {}
+        for key, row in rows.items():
+            family = key.split(",")[0] if key.startswith(("task", "TIES")) else key
+            if family not in best or row["normalised"] > best[family][1]["normalised"]:
+                best[family] = (key, row)
+        names = list(next(iter(rows.values()))["accuracy"])
+        for family, (key, row) in best.items():
+            shown = f"{family}, best of the grid ({key.split(', ')[1]})" if key != family else family
+            scores = [f"{row['accuracy'][name]:.3f}" for name in names]
+            blocks.append([label, shown, *scores, f"{row['normalised']:.3f} / {row['gap_closed']:.2f}"])
+    names = [name.replace("-sgd", "") for name in next(iter(next(iter(sets.values())).values()))["accuracy"]]
+    return markdown(["tasks", "merge", *names, "normalised / gap closed"], blocks)
+
+
+def localizing() -> str:
+    """Learning a mask: time and memory."""
+    rows = []
+    for row in read("localizing")["rows"]:
+        plain, ours = row["plain"], row["released"]
+        rows.append([
+            f"{row['shape']} ({row['scope_entries'] / 1e6:.0f} M entries), {row['device']}, {row['precision']}",
+            f"{ours['seconds']:.1f} s, {ours['copies']:.1f} copies",
+            f"{plain['seconds']:.1f} s, {plain['copies']:.1f} copies",
+            f"{row['times_faster']:.1f}",
+            f"{row['paper']['seconds']:.1f} s, {row['paper']['copies']:.1f} copies",
+            f"{row['agreement']:.6f}",
+        ])  # fmt: skip
+    head = ["model", "`released`", "the plain way", "times faster", "`paper`", "masks agree"]
+    return markdown(head, rows)
+
+
 def runtime() -> str:
     """Time and memory at roberta-base shape."""
     value = read("runtime")
@@ -186,6 +263,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "sizes": sizes,
     "recovery": recovery,
     "averages": averages,
+    "refit": refit,
+    "localizers": localizers,
+    "merged": merged,
+    "localizing": localizing,
     "runtime": runtime,
     "continual": continual,
     "swap": swap,

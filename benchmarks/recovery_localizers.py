@@ -1,11 +1,11 @@
 """Localizers on real fine-tunes: accuracy of the graft by localizer, density and scale.
 
-    python -m benchmarks.recovery_localizers MODELS TASKS [--room DIR] [--examples 250]
+    python -m benchmarks.recovery_localizers MODELS TASKS [--room DIR] [--examples 250] [--only NAME ...]
 
 Exact values. Localizers that learn see 64 examples per class of the training set at the paper's settings (or random
 inputs and the fine-tune's outputs); they learn once, from the magnitude mask at 1 %, and their ranking is cut at every
-density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are measured at 1 % only.
-Accuracy on the first examples of each test set, matrix products in bfloat16: good to about 0.03 for a single number,
+density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are measured at 1 % only, other
+densities at `l2` alone but for `magnitude`. Accuracy on the first examples of each test set, matrix products in bfloat16: good to about 0.03 for a single number,
 0.01 for an average. Writes benchmarks/results/recovery_localizers.json.
 """
 
@@ -202,7 +202,9 @@ def measure(
                 held.append(bench.kept(mask(at)))
             return held[0]
 
-        policies = ("none", "l2", "graft", "match", "fit") if density == MAIN else ("none", "l2", "graft")
+        policies: tuple[str, ...] = ("none", "l2", "graft") if method == "magnitude" else ("l2",)
+        if density == MAIN:
+            policies = ("none", "l2", "graft", "match", "fit")
         for policy in policies:
             scale = cache.get(f"{key} {policy} scale", lambda p=policy, k=kept: _scale(bench, k(), p))  # type: ignore[misc]
             accuracy = cache.get(f"{key} {policy}", lambda s=scale, k=kept: bench.score(k(), s))  # type: ignore[misc]
@@ -223,6 +225,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("tasks", type=Path)
     parser.add_argument("--room", type=Path)
+    parser.add_argument("--only", nargs="+", default=[*ADAMW, *SGD], help="fine-tunes to measure")
     parser.add_argument("--examples", type=int, default=250)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -231,7 +234,7 @@ def main() -> None:
         room = args.room or Path(temporary)
         room.mkdir(parents=True, exist_ok=True)
         cache = Cache(room / f"localizers-{args.examples}.json")
-        for name in (*ADAMW, *SGD):
+        for name in args.only:
             bench = Bench(Sentences(args.models, args.tasks), name, args.examples)
             floor = cache.get(f"{name} base", lambda b=bench: b.subject.floor)  # type: ignore[misc]
             ceiling = cache.get(f"{name} fine-tuned", lambda b=bench: b.subject.ceiling)  # type: ignore[misc]

@@ -31,7 +31,7 @@ from sparsetv.scales import resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
 
 Tensors = dict[str, torch.Tensor]
-SETS: dict[str, tuple[str, ...]] = {"4 AdamW": ADAMW, "3 AdamW, 1 SGD": ("CR", "SST2", "SUBJ", "TREC-sgd")}
+SETS: dict[str, tuple[str, ...]] = {"4 AdamW": ADAMW}
 FILES = ("1% exact", "5% exact", "1% refit", "5% refit")
 SCALES = ("none", "l2", "l2-tensor", "joint")
 ALPHAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
