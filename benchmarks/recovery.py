@@ -7,9 +7,7 @@ run that was stopped goes on where it was. `best` is the best scale of a grid **
 honest rule can use. Writes benchmarks/results/recovery.json.
 """
 
-import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import nn
 
 from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
+from benchmarks.sentences import arguments, room_of
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.mix import Active, mix
@@ -161,14 +160,8 @@ def _mean(numbers: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
-    parser.add_argument("tasks", type=Path)
-    parser.add_argument("--room", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        room = args.room or Path(temporary)
-        room.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__).parse_args()
+    with room_of(args) as room:
         bench = Bench(Sentences(args.models, args.tasks), room)
         settings = []
         for density, values in ((0.01, "exact"), (0.01, "sign"), (0.05, "sign")):

@@ -4,19 +4,17 @@
 
 Exact values. Localizers that learn see 64 examples per class of the training set at the paper's settings (or random
 inputs and the fine-tune's outputs); they learn once, from the magnitude mask at 1 %, and their ranking is cut at every
-density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are measured at 1 % only, other
-densities at `l2` alone but for `magnitude`. Accuracy on the first examples of each test set, matrix products in bfloat16: good to about 0.03 for a single number,
-0.01 for an average. Writes benchmarks/results/recovery_localizers.json.
+density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are measured at 1 % only, and
+densities other than 1 % at `l2` alone but for `magnitude`. Accuracy on the first examples of each test set, matrix
+products in bfloat16: good to about 0.03 for a single number, 0.01 for an average.
+Writes benchmarks/results/recovery_localizers.json.
 """
 
-import argparse
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ import torch
 
 from benchmarks.common import Cache, peak_memory, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from benchmarks.sentences import MAX_LENGTH, Subject, summarise
+from benchmarks.sentences import MAX_LENGTH, Subject, arguments, room_of, summarise
 from sparsetv.arrays import Positions, Values
 from sparsetv.calibrate.match import GRID, match
 from sparsetv.checkpoint.reading import open_checkpoint
@@ -35,7 +33,7 @@ from sparsetv.jobs.localize import scope_names
 from sparsetv.jobs.models import frame, task_model, whole_model
 from sparsetv.localize import grafting, learned
 from sparsetv.localize.live import as_scores, body_of, deltas_of
-from sparsetv.localize.names import localize
+from sparsetv.localize.names import run_localizer
 from sparsetv.localize.problem import Problem
 from sparsetv.localize.ranking import rank
 from sparsetv.localize.scope import Scope
@@ -98,7 +96,7 @@ class Bench:
     def plain(self, method: str) -> Callable[[float], Mask]:
         """A localizer that learns nothing, run at each density."""
         problem = Problem(self.vector, self.names, others=self.others)
-        return lambda density: dict(localize(method, problem.at(density)).mask.positions)
+        return lambda density: dict(run_localizer(method, problem.at(density)).mask.positions)
 
     def _cut(self, scores: Scores, density: float) -> Mask:
         sizes = {name: self.vector.base.numel(name) for name in self.names}
@@ -221,18 +219,13 @@ def _scale(bench: Bench, kept: Scores, policy: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
-    parser.add_argument("tasks", type=Path)
-    parser.add_argument("--room", type=Path)
+    parser = arguments(__doc__)
     parser.add_argument("--only", nargs="+", default=[*ADAMW, *SGD], help="fine-tunes to measure")
     parser.add_argument("--examples", type=int, default=250)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        room = args.room or Path(temporary)
-        room.mkdir(parents=True, exist_ok=True)
+    with room_of(args) as room:
         cache = Cache(room / f"localizers-{args.examples}.json")
         for name in args.only:
             bench = Bench(Sentences(args.models, args.tasks), name, args.examples)

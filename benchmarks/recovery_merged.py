@@ -8,8 +8,6 @@ has.
 Results are cached in the room. Writes benchmarks/results/recovery_merged.json.
 """
 
-import argparse
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ import torch
 
 from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, Sentences
-from benchmarks.sentences import Subject, packed, summarise
+from benchmarks.sentences import Subject, arguments, packed, room_of, summarise
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of
 from sparsetv.compose.mix import Active, mix
@@ -156,14 +154,8 @@ def _times(vector: Tensors, factor: float) -> Tensors:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
-    parser.add_argument("tasks", type=Path)
-    parser.add_argument("--room", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        room = args.room or Path(temporary)
-        room.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__).parse_args()
+    with room_of(args) as room:
         bench = Bench(Sentences(args.models, args.tasks), room)
         sets = {label: measure(bench, label, names) for label, names in SETS.items()}
     write_result("recovery_merged", {"precision": "bf16", "rule": "mean", "sets": sets})

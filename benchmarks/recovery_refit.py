@@ -6,15 +6,13 @@ Whole test sets, matrix products in bfloat16; refitting runs in bfloat16, too. F
 a run that was stopped goes on. Writes benchmarks/results/recovery_refit.json.
 """
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from benchmarks.sentences import Subject, dense, packed, summarise
+from benchmarks.sentences import Subject, arguments, dense, packed, room_of, summarise
 from sparsetv.scales import resolve_scale
 
 KINDS = ("1% exact", "1% refit", "0.3% refit", "1% sign-refit", "1% refit-data", "5% exact", "5% refit")
@@ -44,14 +42,8 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path)
-    parser.add_argument("tasks", type=Path)
-    parser.add_argument("--room", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        room = args.room or Path(temporary)
-        room.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__).parse_args()
+    with room_of(args) as room:
         rows = measure(Sentences(args.models, args.tasks), room)
     summary = {
         kind: {

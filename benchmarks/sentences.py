@@ -1,6 +1,9 @@
 """A real fine-tune as a live model whose body can be set to anything, and its score on its test set."""
 
-from collections.abc import Iterable, Mapping
+import argparse
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +27,24 @@ from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task, write_task
 
 MAX_LENGTH = 64
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a benchmark on real fine-tunes: MODELS TASKS [--room DIR]."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("tasks", type=Path)
+    parser.add_argument("--room", type=Path, help="where files and scores are kept, so that a stopped run goes on")
+    return parser
+
+
+@contextmanager
+def room_of(args: argparse.Namespace) -> Iterator[Path]:
+    """The room that was asked for, or one for the length of the run."""
+    with tempfile.TemporaryDirectory() as temporary:
+        room = args.room or Path(temporary)
+        room.mkdir(parents=True, exist_ok=True)
+        yield room
 
 
 class Subject:

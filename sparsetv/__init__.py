@@ -2,7 +2,7 @@
 
     >>> import sparsetv
     >>> sorted(sparsetv.__all__)[:3]
-    ['Composer', 'FormatError', 'LiveModel']
+    ['Composer', 'FormatError', 'Learn']
 
 Names are imported when they are first used, so that `import sparsetv` costs nothing.
 """
@@ -17,6 +17,8 @@ _HOMES = {
     "RefitOptions": "sparsetv.jobs.options",
     "Learn": "sparsetv.jobs.learning",
     "find_mask": "sparsetv.jobs.localize",
+    "open_pair": "sparsetv.jobs.localize",
+    "run_localizer": "sparsetv.localize.names",
     "Localized": "sparsetv.localize.problem",
     "Problem": "sparsetv.localize.problem",
     "Objective": "sparsetv.objective.loss",
@@ -68,12 +70,14 @@ __all__ = [
     "evaluate",
     "find_mask",
     "inspect",
+    "open_pair",
     "pack",
     "pack_files",
     "pack_to",
     "read_mask",
     "read_task",
     "remove",
+    "run_localizer",
     "stitch",
     "verify",
     "write_mask",
@@ -86,7 +90,7 @@ if TYPE_CHECKING:
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn
-    from sparsetv.jobs.localize import find_mask
+    from sparsetv.jobs.localize import find_mask, open_pair
     from sparsetv.jobs.options import PackOptions, RefitOptions, StitchOptions
     from sparsetv.jobs.pack import pack, pack_files, pack_to
     from sparsetv.jobs.stitch import add, remove, stitch
@@ -94,6 +98,7 @@ if TYPE_CHECKING:
     from sparsetv.jobs.verify import verify
     from sparsetv.live.composer import Composer
     from sparsetv.live.model import LiveModel, attach
+    from sparsetv.localize.names import run_localizer
     from sparsetv.localize.problem import Localized, Problem
     from sparsetv.localize.scope import Scope
     from sparsetv.maskfile import read_mask, write_mask

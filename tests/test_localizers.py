@@ -22,7 +22,7 @@ from sparsetv.errors import CheckpointError, DensityError, NonFiniteError, NotFo
 from sparsetv.jobs.learning import Learn, make_objective
 from sparsetv.jobs.localize import scope_names
 from sparsetv.localize import grafting, learned
-from sparsetv.localize.names import LOCALIZERS, check_settings, localize
+from sparsetv.localize.names import LOCALIZERS, check_settings, run_localizer
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.random import random
 from sparsetv.localize.ranking import rank
@@ -109,7 +109,7 @@ def test_learned_is_gradient_descent_on_equation_1(trained: Path, rate: float) -
     if rate == 1e3:  # at the paper's rate single steps are so large that rounding decides much of what follows
         for name, gate in gates.items():
             torch.testing.assert_close(found[name], gate.detach(), rtol=2e-3, atol=2e-3)
-    mask = localize("learned", problem, {"rate": rate, "epochs": epochs, "l1": l1})
+    mask = run_localizer("learned", problem, {"rate": rate, "epochs": epochs, "l1": l1})
     total_entries = sum(problem.sizes.values())
     assert mask.mask.nnz == round(0.05 * total_entries)
     assert agreement(mask, largest({n: g.detach() for n, g in gates.items()}, mask.mask.nnz)) > 0.97
@@ -119,7 +119,7 @@ def test_learned_without_a_density_keeps_what_lies_above_one_half(trained: Path)
     problem = make_problem(trained, density=None)
     arguments = {"rate": 1e5, "epochs": 2, "l1": 1e-6, "start": 0.1}
     gates, _ = learned.learn_gates(problem, variant="paper", push=0.0, **arguments)  # type: ignore[arg-type]
-    found = localize("learned", problem, arguments)
+    found = run_localizer("learned", problem, arguments)
     for name, gate in gates.items():
         assert found.mask.positions[name].tolist() == torch.nonzero(gate.reshape(-1) > 0).reshape(-1).tolist()
     assert found.notes["own_density"] == pytest.approx(found.mask.density)
@@ -165,15 +165,15 @@ def test_grafting_descends_on_equation_2_and_keeps_its_best_step(trained: Path) 
     assert loss_found == pytest.approx(seen[best][0], rel=1e-4)
     for name, gamma_best in seen[best][1].items():
         torch.testing.assert_close(torch.sigmoid(found[name]), gamma_best, rtol=2e-3, atol=2e-4)
-    result = localize("grafting", problem, {"rate": rate, "steps": steps, "bias": bias})
+    result = run_localizer("grafting", problem, {"rate": rate, "steps": steps, "bias": bias})
     assert result.mask.nnz == round(0.05 * sum(problem.sizes.values()))
     assert agreement(result, largest(seen[best][1], result.mask.nnz)) > 0.99
 
 
 def test_grafting_without_a_density_starts_as_the_magnitude_mask(trained: Path) -> None:
     problem = make_problem(trained, density=None)
-    found = localize("grafting", problem, {"steps": 0})
-    assert positions(found) == positions(localize("magnitude", problem.at(0.01)))
+    found = run_localizer("grafting", problem, {"steps": 0})
+    assert positions(found) == positions(run_localizer("magnitude", problem.at(0.01)))
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -190,7 +190,7 @@ def test_saliency_is_gradient_times_change(trained: Path, signed: bool, points: 
         for name, grad in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
             total[name] += grad * deltas[name]
     scores = {name: -score if signed else score.abs() for name, score in total.items()}
-    found = localize("saliency", problem, {"signed": signed, "points": points})
+    found = run_localizer("saliency", problem, {"signed": signed, "points": points})
     assert found.mask.nnz == round(0.05 * sum(problem.sizes.values()))
     assert agreement(found, largest(scores, found.mask.nnz)) > 0.99
 
@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_mask_and_the_model_is_left_as_it_was(train
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    masks = [positions(localize("learned", problem, {"epochs": 1})) for _ in range(2)]
+    masks = [positions(run_localizer("learned", problem, {"epochs": 1})) for _ in range(2)]
     assert masks[0] == masks[1]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == wanted
@@ -214,9 +214,9 @@ def test_the_same_seed_gives_the_same_mask_and_the_model_is_left_as_it_was(train
 def test_gradient_checkpointing_changes_nothing(trained: Path, name: str) -> None:
     problem = make_problem(trained)
     assert problem.objective is not None
-    plain, old = localize(name, problem), problem.objective
+    plain, old = run_localizer(name, problem), problem.objective
     again = Objective(old.model, old.batches, old.loss, checkpointing=True)
-    recomputed = localize(name, Problem(problem.vector, problem.names, 0.05, objective=again))
+    recomputed = run_localizer(name, Problem(problem.vector, problem.names, 0.05, objective=again))
     assert agreement(recomputed, positions(plain)) > 0.99
 
 
@@ -225,8 +225,8 @@ def test_half_precision_stays_close(trained: Path) -> None:
     assert problem.objective is not None
     old = problem.objective
     half = Objective(old.model, old.batches, old.loss, precision="bf16")
-    found = localize("saliency", Problem(problem.vector, problem.names, 0.05, objective=half))
-    assert agreement(found, positions(localize("saliency", problem))) > 0.8
+    found = run_localizer("saliency", Problem(problem.vector, problem.names, 0.05, objective=half))
+    assert agreement(found, positions(run_localizer("saliency", problem))) > 0.8
 
 
 def test_random_inputs_serve_where_there_is_no_data(trained: Path) -> None:
@@ -241,7 +241,7 @@ def test_random_inputs_serve_where_there_is_no_data(trained: Path) -> None:
             part.live.add_(delta_of(vector, part.name, body.device))
         reached = body.loss(objective.batches)
     assert reached < 0.05  # the whole task vector of the scope; embeddings did not change
-    found = localize("learned", Problem(vector, names, 0.05, objective=objective))
+    found = run_localizer("learned", Problem(vector, names, 0.05, objective=objective))
     assert found.mask.nnz == round(0.05 * found.mask.numel)
 
 
@@ -390,13 +390,13 @@ def test_a_score_that_is_no_number_is_refused() -> None:
 @pytest.mark.parametrize("name", ["learned", "grafting", "saliency"])
 def test_localizers_that_learn_need_something_to_learn_from(trained: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} learns from examples; give some with --data"):
-        localize(name, make_problem(trained, objective=None))
+        run_localizer(name, make_problem(trained, objective=None))
 
 
 @pytest.mark.parametrize("name", ["magnitude", "saliency", "random"])
 def test_localizers_that_rank_need_a_density(trained: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} ranks entries and has no density of its own; give --density"):
-        localize(name, make_problem(trained, density=None))
+        run_localizer(name, make_problem(trained, density=None))
 
 
 def test_settings_are_checked() -> None:
@@ -421,7 +421,7 @@ def test_settings_are_checked() -> None:
 
 def test_an_unknown_variant_is_refused(trained: Path) -> None:
     with pytest.raises(UsageError, match="unknown variant 'mine'; known are paper, released"):
-        localize("learned", make_problem(trained), {"variant": "mine"})
+        run_localizer("learned", make_problem(trained), {"variant": "mine"})
 
 
 def test_models_in_half_precision_are_refused_with_advice(trained: Path) -> None:
@@ -429,7 +429,7 @@ def test_models_in_half_precision_are_refused_with_advice(trained: Path) -> None
     assert problem.objective is not None
     half = Objective(problem.objective.model.to(torch.bfloat16), problem.objective.batches)
     with pytest.raises(CheckpointError, match=r"is torch.bfloat16; learning needs float32 weights: call model.float"):
-        localize("learned", Problem(problem.vector, problem.names, objective=half))
+        run_localizer("learned", Problem(problem.vector, problem.names, objective=half))
 
 
 def test_a_loss_that_is_not_finite_is_refused(trained: Path) -> None:
@@ -441,7 +441,7 @@ def test_a_loss_that_is_not_finite_is_refused(trained: Path) -> None:
 
     odd = Objective(problem.objective.model, problem.objective.batches, broken)
     with pytest.raises(ProbeError, match="the loss is nan; check the model and its data"):
-        localize("saliency", Problem(problem.vector, problem.names, objective=odd))
+        run_localizer("saliency", Problem(problem.vector, problem.names, objective=odd))
 
 
 def test_any_model_and_loss_from_python(tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ def test_any_model_and_loss_from_python(tmp_path: Path) -> None:
 
     problem = Problem(vector, vector.base.names, 0.2, objective=Objective(module, batches, squared))
     for name in ("learned", "grafting", "saliency"):
-        assert localize(name, problem).mask.nnz == round(0.2 * sum(problem.sizes.values()))
+        assert run_localizer(name, problem).mask.nnz == round(0.2 * sum(problem.sizes.values()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -467,7 +467,7 @@ def test_any_model_and_loss_from_python(tmp_path: Path) -> None:
 def test_a_gpu_gives_the_same_mask(trained: Path, name: str) -> None:
     problem = make_problem(trained)
     there = make_problem(trained, device=torch.device("cuda"))
-    assert agreement(localize(name, there), positions(localize(name, problem))) > 0.98
+    assert agreement(run_localizer(name, there), positions(run_localizer(name, problem))) > 0.98
 
 
 def test_data_of_the_hub_needs_its_package(trained: Path) -> None:

@@ -16,6 +16,7 @@ import sparsetv
 from benchmarks.readme import README, TABLES, fill
 from sparsetv.cli import group
 from sparsetv.models import quiet
+from sparsetv.objective.loss import task_loss
 
 ROOT = README.parent
 
@@ -84,7 +85,7 @@ def test_importing_sparsetv_costs_nothing() -> None:
 def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would, beside a base, its fine-tunes and a store."""
     found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(found) == 3
+    assert len(found) == 4
     _make_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in ("sst2", "cr", "trec", "subj"):
@@ -93,7 +94,12 @@ def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pyte
     for name in ("sst2", "cr"):
         store.add(f"{name}.stv")
     (tmp_path / "sst2-model").rename(tmp_path / "finetuned")
-    space: dict[str, Any] = {}
+    ids = torch.arange(24).reshape(4, 6)
+    space: dict[str, Any] = {
+        "my_model": transformers.AutoModelForSequenceClassification.from_pretrained("finetuned"),
+        "my_batches": [{"input_ids": ids, "labels": torch.tensor([0, 1, 0, 1])}],
+        "my_loss": task_loss,
+    }
     with quiet():
         for code in found:
             exec(compile(code, "README.md", "exec"), space)  # noqa: S102  our own text
@@ -101,6 +107,7 @@ def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pyte
     merged = load_file(tmp_path / "sst2-again" / "model.safetensors")
     assert any(not torch.equal(base[name], merged[f"bert.{name}"]) for name in base)
     assert space["live"].active == {}
+    assert space["found"].mask.nnz == round(0.01 * space["found"].mask.numel)
     assert space["composer"].weights == {"cr": 1.0, "sst2": -1.0}
 
 

@@ -13,8 +13,7 @@ from sparsetv.errors import CheckpointError, UsageError
 from sparsetv.jobs.learning import RANDOM, Learn, make_objective
 from sparsetv.jobs.options import PackOptions
 from sparsetv.localize.measure import localized
-from sparsetv.localize.names import LEARNING, check_settings
-from sparsetv.localize.names import localize as run
+from sparsetv.localize.names import LEARNING, check_settings, run_localizer
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.scope import Scope, is_buffer
 from sparsetv.localize.tall import FACTORS
@@ -46,12 +45,26 @@ def find_mask(
         SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
     """
     chosen = options or PackOptions()
-    vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
+    vector = open_pair(base, finetuned, prefix=chosen.prefix)
     names = scope_names(vector, chosen.scope)
     found = choose_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
     if output is not None:
         write_mask(output, found.mask, localizer=_describe(chosen, found))
     return found
+
+
+def open_pair(base: str | Path, finetuned: str | Path, *, prefix: tuple[str, str] | None = None) -> TaskVector:
+    """Open a base and its fine-tune, and bring their tensor names together; nothing is read yet.
+
+    Args:
+        base: Directory, `.safetensors` file or hub id.
+        finetuned: The same.
+        prefix: (from, to) between their names where the rule cannot tell.
+
+    Raises:
+        SparseTVError: They cannot be opened or paired; see the subclasses in `sparsetv.errors`.
+    """
+    return task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=prefix)
 
 
 def choose_mask(
@@ -84,7 +97,7 @@ def choose_mask(
         problem = replace(problem, others=others)
         if options.density is None and "factor" not in settings:
             return _best_factor(problem, task, options.learn)
-    return run(options.localizer, problem, settings)
+    return run_localizer(options.localizer, problem, settings)
 
 
 def with_tail(vector: TaskVector, found: Localized, *, density: float) -> Localized:
@@ -101,7 +114,7 @@ def with_tail(vector: TaskVector, found: Localized, *, density: float) -> Locali
     changed = [name for name in body if vector.base.numel(name) * density >= 1 and _changed(vector, name)]
     if not changed:
         return found
-    tail = run("magnitude", Problem(vector, tuple(changed), density, "tensor"))
+    tail = run_localizer("magnitude", Problem(vector, tuple(changed), density, "tensor"))
     positions = {**found.mask.positions, **tail.mask.positions}
     shapes = {**found.mask.shapes, **tail.mask.shapes}
     names = sorted(shapes)
@@ -124,7 +137,7 @@ def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:
         raise UsageError("tall chooses its factor by accuracy on examples: give --data, or --set factor=0.4")
     best: tuple[float, Localized] | None = None
     for factor in FACTORS:
-        found = run("tall", problem, {"factor": factor})
+        found = run_localizer("tall", problem, {"factor": factor})
         score = graft_accuracy(problem.vector, found.mask, task, learn, seed=problem.seed)
         if best is None or score > best[0]:
             best = score, replace(found, notes={**found.notes, "accuracy": score})

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparsetv.atomic import check_writable
-from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
+from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.container.names import check_component
-from sparsetv.difference import TaskVector, task_vector
+from sparsetv.difference import TaskVector
 from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
-from sparsetv.jobs.localize import choose_mask, scope_names, with_tail
+from sparsetv.jobs.localize import choose_mask, open_pair, scope_names, with_tail
 from sparsetv.jobs.options import VALUES, PackOptions
 from sparsetv.localize.problem import Localized
 from sparsetv.packing.carried import Carried, carry
@@ -44,7 +44,7 @@ def pack(
         SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
     """
     chosen = options or PackOptions()
-    vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
+    vector = open_pair(base, finetuned, prefix=chosen.prefix)
     return pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
 
 
@@ -70,7 +70,7 @@ def pack_files(
     from sparsetv.jobs.refit import refit_task  # noqa: PLC0415
 
     chosen = options or PackOptions()
-    vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=chosen.prefix)
+    vector = open_pair(base, finetuned, prefix=chosen.prefix)
     task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
     if chosen.refit is not None:
         task = add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)

@@ -1,14 +1,9 @@
 """Model grafting: a mask learned as a correction of the magnitude mask, without a penalty, the best step kept."""
 
-from collections.abc import Iterator
-
 import torch
 
-from sparsetv.arrays import Positions, Values
-from sparsetv.localize.live import as_scores, body_of, deltas_of, start_mask
-from sparsetv.localize.measure import localized
+from sparsetv.localize.live import body_of, choose, deltas_of, start_mask
 from sparsetv.localize.problem import DENSITY, Localized, Problem
-from sparsetv.localize.ranking import rank
 from sparsetv.objective.body import Body, Part
 from sparsetv.progress import counter
 
@@ -42,19 +37,7 @@ def grafting(problem: Problem, *, rate: float = 1e7, steps: int = 10, bias: floa
         deltas, S, gradient), and the best S on the CPU.
     """
     best, step, loss = learn_gates(problem, rate=rate, steps=steps, bias=bias)
-    own = sum(int((gate > 0).sum()) for gate in best.values()) / sum(problem.sizes.values())
-    notes = {"loss": loss, "step": float(step), "own_density": own}
-    if problem.density is None:
-        positions: dict[str, Positions] = {
-            name: torch.nonzero(best[name].reshape(-1) > 0).reshape(-1).numpy() for name in problem.names
-        }
-        return localized(problem, positions, **notes)
-
-    def scores(name: str) -> Iterator[Values]:
-        yield from as_scores(best[name])
-
-    found = rank(problem.sizes, scores, density=problem.density, allocation=problem.allocation)
-    return localized(problem, found, **notes)
+    return choose(problem, best, loss=loss, step=float(step))
 
 
 def learn_gates(problem: Problem, *, rate: float, steps: int, bias: float) -> tuple[_Gates, int, float]:

@@ -5,17 +5,12 @@ gradient descent per batch. The released code adds up the gradients of all batch
 pushes S away from 0 instead of towards sparsity, so that the density is whatever comes out.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
-from sparsetv.arrays import Positions, Values
 from sparsetv.errors import UsageError
-from sparsetv.localize.live import as_scores, body_of, deltas_of, start_mask
-from sparsetv.localize.measure import localized
+from sparsetv.localize.live import body_of, choose, deltas_of, start_mask
 from sparsetv.localize.problem import DENSITY, Localized, Problem
-from sparsetv.localize.ranking import rank
 from sparsetv.objective.body import Body, Part
 from sparsetv.progress import counter
 
@@ -62,7 +57,7 @@ def learned(
         gradients).
     """
     gates, loss = learn_gates(problem, variant=variant, rate=rate, epochs=epochs, l1=l1, push=push, start=start)
-    return _choose(problem, gates, loss)
+    return choose(problem, gates, loss=loss)
 
 
 def learn_gates(
@@ -141,20 +136,3 @@ def _open(body: Body, gates: _Gates, deltas: _Gates) -> None:
     with torch.no_grad():
         for part in body.parts:
             part.live.add_(torch.sigmoid(gates[part.name]).mul_(deltas[part.name]))
-
-
-def _choose(problem: Problem, gates: _Gates, loss: float) -> Localized:
-    """The entries of the highest S, or those with `sigmoid(S) > 1/2`, which is `S > 0`."""
-    own = {name: int((gate > 0).sum()) for name, gate in gates.items()}
-    density = sum(own.values()) / sum(problem.sizes.values())
-    if problem.density is None:
-        positions: dict[str, Positions] = {
-            name: torch.nonzero(gates[name].reshape(-1) > 0).reshape(-1).cpu().numpy() for name in problem.names
-        }
-        return localized(problem, positions, loss=loss, own_density=density)
-
-    def scores(name: str) -> Iterator[Values]:
-        yield from as_scores(gates[name])
-
-    found = rank(problem.sizes, scores, density=problem.density, allocation=problem.allocation)
-    return localized(problem, found, loss=loss, own_density=density)

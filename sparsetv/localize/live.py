@@ -8,7 +8,9 @@ import torch
 from sparsetv.arrays import Positions, Values
 from sparsetv.difference import CHUNK
 from sparsetv.localize.magnitude import magnitude
-from sparsetv.localize.problem import Problem
+from sparsetv.localize.measure import localized
+from sparsetv.localize.problem import Localized, Problem
+from sparsetv.localize.ranking import rank
 from sparsetv.objective.body import Body, delta_of
 
 
@@ -33,8 +35,8 @@ def as_scores(tensor: torch.Tensor) -> Iterator[Values]:
 
 
 def start_mask(problem: Problem, body: Body, *, density: float) -> dict[str, torch.Tensor]:
-    """The magnitude mask that learning starts from, bool, by tensor, in its shape, on the model's device."""
-    found = magnitude(problem.at(density)).mask
+    """The magnitude mask that learning starts from, of one entry or more: bool, by tensor, on the model's device."""
+    found = magnitude(problem.at(max(density, 1 / sum(problem.sizes.values())))).mask
     return {
         part.name: _dense(found.positions[part.name], part.live.numel(), body.device).reshape(part.live.shape)
         for part in body.parts
@@ -45,3 +47,23 @@ def _dense(positions: Positions, size: int, device: torch.device) -> torch.Tenso
     mask = torch.zeros(size, dtype=torch.bool)
     mask[torch.from_numpy(np.asarray(positions))] = True
     return mask.to(device)
+
+
+def choose(problem: Problem, gates: dict[str, torch.Tensor], **notes: float) -> Localized:
+    """The mask of learned gates: the highest, as many as the density says, or all above 0, where their sigmoid is 1/2.
+
+    Args:
+        problem: Scope and density.
+        gates: One per entry, by tensor.
+        notes: What to report; `own_density` is added, the share above 0.
+    """
+    own = sum(int((gate > 0).sum()) for gate in gates.values()) / sum(problem.sizes.values())
+
+    def scores(name: str) -> Iterator[Values]:
+        yield from as_scores(gates[name])
+
+    if problem.density is not None:
+        found = rank(problem.sizes, scores, density=problem.density, allocation=problem.allocation)
+    else:
+        found = {n: torch.nonzero(gates[n].reshape(-1) > 0).reshape(-1).cpu().numpy() for n in problem.names}
+    return localized(problem, found, **notes, own_density=own)

@@ -16,7 +16,7 @@ Settings = Mapping[str, float | str | bool]
 """Values of a localizer's own keyword parameters by name."""
 
 
-def localize(name: str, problem: Problem, settings: Settings | None = None) -> Localized:
+def run_localizer(name: str, problem: Problem, settings: Settings | None = None) -> Localized:
     """Run a localizer by name.
 
     Raises:
