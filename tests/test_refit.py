@@ -15,10 +15,10 @@ from torch.func import functional_call
 
 from sparsetv.calibrate.refit import refit
 from sparsetv.csr import SparseTensor
-from sparsetv.errors import ProbeError, VerifyError
+from sparsetv.errors import ProbeError, UsageError, VerifyError
 from sparsetv.jobs.learning import Learn
 from sparsetv.jobs.options import PackOptions, RefitOptions, StitchOptions
-from sparsetv.jobs.pack import pack_files, pack_to
+from sparsetv.jobs.pack import pack, pack_files, pack_to
 from sparsetv.jobs.stitch import stitch
 from sparsetv.jobs.verify import verify
 from sparsetv.localize.magnitude import magnitude
@@ -271,6 +271,33 @@ def test_refitting_from_the_command_line(trained: Path, tmp_path: Path) -> None:
     assert "values refit" in run("inspect", task).output
     stitch(trained / "base", [task], tmp_path / "out", options=StitchOptions(scale="auto"))
     assert weights(tmp_path / "out")
+
+
+def test_what_lies_between_blocks_and_head_is_kept_at_a_density_of_its_own(trained: Path, tmp_path: Path) -> None:
+    model = transformers.BertForSequenceClassification.from_pretrained(trained / "tuned")
+    torch.manual_seed(5)
+    with torch.no_grad():
+        model.bert.pooler.dense.weight.add_(0.3 * torch.randn_like(model.bert.pooler.dense.weight))
+    model.save_pretrained(tmp_path / "tuned")
+    steps = RefitOptions(steps=2, batch_size=4)
+    with_tail = pack_files(trained / "base", tmp_path / "tuned", options=PackOptions(0.1, refit=steps))
+    pooler = with_tail.tensors["pooler.dense.weight"]
+    assert pooler.nnz == round(0.1 * pooler.numel)
+    assert list(with_tail.tensors) == sorted(with_tail.tensors)
+    assert "pooler.dense.weight" not in dict(with_tail.finetuned.outside)
+    steps = RefitOptions(steps=2, batch_size=4, tail=0)
+    without = pack_files(trained / "base", tmp_path / "tuned", options=PackOptions(0.1, refit=steps))
+    assert "pooler.dense.weight" not in without.tensors
+    assert "pooler.dense.weight" in dict(without.finetuned.outside)
+    shared = without.tensors.keys() & with_tail.tensors.keys()
+    assert all(np.array_equal(without.tensors[n].positions, with_tail.tensors[n].positions) for n in shared)
+    write_task(tmp_path / "t.stv", with_tail)
+    assert verify(tmp_path / "t.stv", base=trained / "base", finetuned=tmp_path / "tuned")
+
+
+def test_packing_without_models_does_not_pretend_to_refit(trained: Path) -> None:
+    with pytest.raises(UsageError, match="refitting runs the models; use `pack_files` or `pack_to`"):
+        pack(trained / "base", trained / "tuned", options=PackOptions(refit=RefitOptions()))
 
 
 def test_learning_needs_a_device_that_is_there(trained: Path) -> None:

@@ -44,6 +44,8 @@ def pack(
         SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
     """
     chosen = options or PackOptions()
+    if chosen.refit is not None:
+        raise UsageError("refitting runs the models; use `pack_files` or `pack_to`")
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
     return pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
 
