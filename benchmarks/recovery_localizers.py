@@ -3,11 +3,11 @@
     python -m benchmarks.recovery_localizers MODELS TASKS [--room DIR] [--examples 250] [--only NAME ...]
 
 Exact values. Localizers that learn see 64 examples per class of the training set at the paper's settings (or random
-inputs, 128 of them, and the fine-tune's outputs); they learn once, from the magnitude mask at 1 %, and their ranking is cut at every
-density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are measured at 1 % only, and
-densities other than 1 % at `l2` alone but for `magnitude`. Accuracy on the first examples of each test set, matrix
-products in bfloat16: good to about 0.03 for a single number, 0.01 for an average.
-Writes benchmarks/results/recovery_localizers.json.
+inputs, 128 of them, and the fine-tune's outputs); they learn once, from the magnitude mask at 1 %, and their ranking
+is cut at every density. `match` and `fit` (the loss on the same 64 examples per class) run the models and are
+measured at 1 % only, and densities other than 1 % at `l2` alone but for `magnitude`. Accuracy on the first examples
+of each test set, matrix products in bfloat16: good to about 0.03 for a single number, 0.01 for an average. Writes
+benchmarks/results/recovery_localizers.json.
 """
 
 import math
