@@ -67,12 +67,11 @@ def read_mask(path: Path | str, shapes: Shapes) -> Mask:
         header = parse_header(opened.read(length), file_size=size, what=str(file))
     _check_kind(file, header.metadata)
     _check_shapes(file, header.metadata.get("shapes"), shapes)
-    strangers = sorted(header.tensors.keys() - shapes.keys())
-    if strangers:
-        raise FormatError(
-            f"{file}: keeps entries of {strangers[0]}, which the scope does not cover; widen it with --scope"
-        )
     payload = np.memmap(file, np.uint8, "r", offset=length) if size > length else np.zeros(0, np.uint8)
+    for name in sorted(header.tensors.keys() - shapes.keys()):
+        entry = header.tensors[name]
+        if entry.dtype != "BOOL" or payload[entry.start : entry.stop].any():
+            raise FormatError(f"{file}: keeps entries of {name}, which the scope does not cover; widen it with --scope")
     positions = {
         name: _positions(f"{file}: {name}", header.tensors[name], payload, shape)
         if name in header.tensors
@@ -83,6 +82,17 @@ def read_mask(path: Path | str, shapes: Shapes) -> Mask:
     if not mask.nnz:
         raise FormatError(f"{file}: keeps no entry of the scope")
     return mask
+
+
+def is_mask_file(path: Path | str) -> bool:
+    """Whether a file's header says that it is a mask file; nothing else of it is checked."""
+    try:
+        with Path(path).open("rb") as file:
+            size = header_size(file.read(64), file_size=Path(path).stat().st_size, what=str(path))
+            file.seek(0)
+            return parse_header(file.read(size), file_size=None, what=str(path)).metadata.get("format") == FORMAT
+    except (FormatError, OSError):
+        return False
 
 
 def _check_kind(file: Path, metadata: Mapping[str, str]) -> None:

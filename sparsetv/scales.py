@@ -48,8 +48,8 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
 
     Args:
         task: The task.
-        policy: `auto` (the file's `match` for a single task, `l2` where there is none and for several), `none`, `l2`,
-            `l2-tensor`, `graft`, `match`, or a number.
+        policy: `auto` (`none` for a refitted task; the file's `match` for a single one, `l2` where there is none and
+            for several), `none`, `l2`, `l2-tensor`, `graft`, `match`, or a number.
         company: Number of tasks stitched together.
 
     Returns:
@@ -63,7 +63,8 @@ def resolve_scale(task: SparseTaskVector, policy: str | float, *, company: int) 
     if not isinstance(policy, str):
         return "number", float(policy)
     if policy == "auto":
-        policy = "match" if company == 1 and task.probe is not None else "l2"
+        alone = "match" if company == 1 and task.probe is not None else "l2"
+        policy = "none" if task.refitted else alone
     if policy in {"none", "l2-tensor"}:
         return policy, 1.0
     if policy in TOGETHER:

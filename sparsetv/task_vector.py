@@ -15,6 +15,10 @@ from sparsetv.masks import Mask
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 
 
+REFITTED = ("refit", "sign-refit")
+"""`values` of recipes whose values were trained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extra:
     """A dense tensor that travels because the base lacks it.
@@ -162,6 +166,11 @@ class SparseTaskVector:
     def exact(self) -> bool:
         """Whether kept entries come out as the fine-tuned bits at scale 1."""
         return self.recipe.values == "exact"
+
+    @property
+    def refitted(self) -> bool:
+        """Whether values were trained to be used at scale 1, and are no longer the fine-tune's."""
+        return self.recipe.values in REFITTED
 
     def norm_ratios(self) -> tuple[float, float]:
         """(r1, r2): L1 and L2 norm of the whole task vector over those of its kept entries, over the scope."""

@@ -1,6 +1,7 @@
 """Choosing entries from the command line and through `pack`: localizers, masks, and what they learn from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 import transformers
 from hostile import run
+from safetensors.torch import load_file, save_file
 from tiny import lines
 
-from sparsetv.errors import NotFoundError, ShapeError, UsageError
+from sparsetv.errors import CheckpointError, DensityError, NotFoundError, OutputError, ShapeError, UsageError
 from sparsetv.jobs.grafts import graft_accuracy
 from sparsetv.jobs.learning import Learn
 from sparsetv.jobs.localize import find_mask, open_pair, scope_names
@@ -136,6 +138,8 @@ def test_a_mask_of_another_base_or_scope_is_refused(trained: Path, tmp_path: Pat
     [
         (["--set", "rate=1"], 2, "magnitude has no setting 'rate'; it has none"),
         (["--density", "own"], 2, "magnitude ranks entries and has no density of its own"),
+        (["--localizer", "saliency", "--set", "points=0"], 2, "points is 0; give 1 or more"),
+        (["--localizer", "learned", "--set", "epochs=-1"], 2, "epochs is -1; give 0 or more"),
         (["--localizer", "tall"], 2, "name them with --other"),
         (["--localizer", "saliency", "--data", "none.jsonl"], 5, "none.jsonl: no such file"),
         (["--localizer", "saliency", "--device", "tpu"], 2, "device 'tpu'"),
@@ -156,12 +160,70 @@ def test_wrong_words(trained: Path, tmp_path: Path, words: list[str], code: int,
         (["--set", "rate"], "'rate' is not NAME=VALUE"),
         (["--shots", "few"], "'few' is neither a number nor 'all'"),
         (["--shots", "1.5"], "'1.5' is no whole number"),
+        (["--shots", "nan"], "'nan' is neither a number nor 'all'"),
         (["--density", "dense"], "'dense' is neither a number nor 'own'"),
     ],
 )
 def test_words_that_are_no_options(trained: Path, tmp_path: Path, words: list[str], message: str) -> None:
     with pytest.raises(click.BadParameter, match=message):
         run("localize", trained / "base", trained / "tuned", "-o", tmp_path / "m", *words)
+
+
+def test_only_a_mask_is_written_over(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((trained / "base" / "model.safetensors").read_bytes())
+    with pytest.raises(OutputError, match="exists and is no mask file; choose another output"):
+        find_mask(trained / "base", trained / "tuned", output=tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").read_bytes() == (trained / "base" / "model.safetensors").read_bytes()
+    for _ in range(2):
+        find_mask(trained / "base", trained / "tuned", output=tmp_path / "m")
+    with pytest.raises(OutputError):
+        find_mask(trained / "base", trained / "tuned", output=tmp_path / "nowhere" / "m")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PackOptions(None, localizer="tall", settings={"factor": 1e9}),
+        PackOptions(1e-4, localizer="random", settings={"exact": False}),
+    ],
+)
+def test_a_mask_of_nothing_is_refused(trained: Path, options: PackOptions) -> None:
+    with pytest.raises(DensityError, match="no entry is kept: nothing passes the threshold"):
+        find_mask(trained / "base", trained / "tuned", options=replace(options, others=(trained / "other",)))
+
+
+def test_labels_that_are_not_used_may_be_anything(trained: Path, tmp_path: Path) -> None:
+    rows = [{"text": "w1 w2", "label": "pos"}, {"text": "w3", "label": 0.25}, {"text": "w4 w5", "label": 99}]
+    learn = Learn(lines(tmp_path / "d.jsonl", rows), target="finetuned")
+    options = PackOptions(0.1, localizer="saliency", learn=learn)
+    assert find_mask(trained / "base", trained / "tuned", options=options).mask.nnz
+
+
+def test_other_tasks_of_tall_must_have_the_scope(trained: Path, tmp_path: Path) -> None:
+    lacking = load_file(trained / "other" / "model.safetensors")
+    gone = next(name for name in sorted(lacking) if "encoder" in name)
+    del lacking[gone]
+    save_file(lacking, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    options = PackOptions(0.1, localizer="tall", others=(tmp_path / "other.safetensors",))
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: has no encoder"):
+        find_mask(trained / "base", trained / "tuned", options=options)
+
+
+def test_tensors_that_are_one_in_the_model_are_refused_together(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=40, n_positions=40, n_embd=16, n_layer=1, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    for name in ("base", "tuned"):
+        if name == "tuned":
+            with torch.no_grad():
+                model.transformer.wte.weight.add_(0.1)
+        model.save_pretrained(tmp_path / name)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+        save_file(tensors, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+    options = PackOptions(0.1, scope=Scope("all"), localizer="saliency")
+    with pytest.raises(UsageError, match="are one tensor in the model; leave one out"):
+        find_mask(tmp_path / "base", tmp_path / "tuned", options=options)
 
 
 def test_a_prompt_and_its_completion_teach_a_causal_model(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sparsetv.compose.base import base_of
 from sparsetv.compose.record import read_record
 from sparsetv.errors import ProbeError, UsageError
 from sparsetv.jobs.joint import _member, match_tasks
-from sparsetv.jobs.options import PackOptions, StitchOptions
+from sparsetv.jobs.options import PackOptions, RefitOptions, StitchOptions
 from sparsetv.jobs.pack import pack, pack_files
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.live.composer import Composer
@@ -169,6 +169,53 @@ def test_joint_needs_probes_and_is_not_for_composers(trained: Path, tasks: list[
         match_tasks(base, [plain], rule=Rule(), steps=1)
     with pytest.raises(UsageError, match="which only `stitch`, `add` and `remove` do"):
         resolve_scale(tasks[0], "joint", company=2)
+
+
+def test_tasks_that_are_negated_are_not_asked_to_answer_well(trained: Path, tasks: list[SparseTaskVector]) -> None:
+    base = base_of(open_checkpoint(trained / "base"), {})
+    for weight in (-1.0, 0.0, float("nan")):
+        with pytest.raises(UsageError, match=r"tuned has weight .*, but scales found together need weights above 0"):
+            match_tasks(base, tasks, rule=Rule(), weights={"tuned": weight})
+
+
+def test_what_can_be_checked_is_checked_before_models_run(
+    trained: Path, tasks: list[SparseTaskVector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("models ran")
+
+    monkeypatch.setattr("sparsetv.jobs.joint.match_tasks", never)
+    for given, weights_, message in [
+        (tasks[:2], {"typo": 2.0}, "--weight names 'typo'"),
+        ([tasks[0], tasks[0]], {}, "two tasks have the name"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            stitch(trained / "base", given, tmp_path / "x", options=StitchOptions(scale="joint", weights=weights_))
+
+
+def test_a_tensor_that_only_some_classes_have_touches_those_alone(
+    trained: Path, tasks: list[SparseTaskVector], tmp_path: Path
+) -> None:
+    model = transformers.BertForTokenClassification.from_pretrained(trained / "tuned")
+    assert "bert.pooler.dense.weight" not in dict(model.named_parameters())
+    model.save_pretrained(tmp_path / "tagger")
+    tagger = pack_files(trained / "base", tmp_path / "tagger", name="tagger", options=PackOptions(0.2))
+    tuned = transformers.BertForSequenceClassification.from_pretrained(trained / "tuned")
+    with torch.no_grad():
+        tuned.bert.pooler.dense.weight.mul_(1.5)
+    tuned.save_pretrained(tmp_path / "pooled")
+    options = PackOptions(0.2, refit=RefitOptions(steps=2, batch_size=4))
+    pooled = pack_files(trained / "base", tmp_path / "pooled", name="pooled", options=options)
+    assert pooled.tensors["pooler.dense.weight"].nnz
+    base = base_of(open_checkpoint(trained / "base"), {})
+    found = match_tasks(base, [tagger, pooled], rule=Rule(), steps=2)
+    assert set(found) == {"tagger", "pooled"}
+
+
+def test_a_last_example_alone_is_left_out(trained: Path, tasks: list[SparseTaskVector], tmp_path: Path) -> None:
+    data = {"tuned": lines(tmp_path / "d.jsonl", [{"text": text} for text in texts(17)])}
+    base = base_of(open_checkpoint(trained / "base"), {p.name: p for p in (trained / "base").iterdir()})
+    assert match_tasks(base, tasks[:1], rule=Rule(), data=data, steps=3)["tuned"][0] > 0
 
 
 def test_a_batch_of_one_says_nothing_of_direction(trained: Path, tasks: list[SparseTaskVector]) -> None:

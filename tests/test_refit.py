@@ -23,6 +23,7 @@ from sparsetv.jobs.stitch import stitch
 from sparsetv.jobs.verify import verify
 from sparsetv.localize.magnitude import magnitude
 from sparsetv.localize.problem import Problem
+from sparsetv.localize.scope import Scope
 from sparsetv.objective.body import Body
 from sparsetv.objective.distil import Distance, outputs, with_targets
 from sparsetv.objective.loss import Objective
@@ -30,6 +31,7 @@ from sparsetv.objective.noise import Noise
 from sparsetv.objective.setup import Setup, choose_setup
 from sparsetv.packing.gather import gather
 from sparsetv.quantize.sign import to_signs
+from sparsetv.scales import resolve_scale
 from sparsetv.taskfile import read_task, write_task
 
 TOKENS = {"vocabulary": 3000, "shortest": 3, "longest": 9, "first": 7, "last": 8, "pad": 1}
@@ -243,7 +245,8 @@ def test_a_refitted_file_verifies_against_its_fine_tune_alone(trained: Path, pac
 def test_refitted_signs_keep_one_magnitude_per_tensor(trained: Path, tmp_path: Path) -> None:
     options = PackOptions(density=0.1, values="sign", refit=RefitOptions(steps=10, batch_size=8))
     task = pack_files(trained / "base", trained / "tuned", name="signs", options=options)
-    assert task.recipe.values == "sign"
+    assert task.recipe.values == "sign-refit"
+    assert resolve_scale(task, "auto", company=3) == ("none", 1.0)
     for tensor in task.tensors.values():
         assert len(set(np.abs(tensor.values).tolist())) <= 1
     write_task(tmp_path / "s.stv", task)
@@ -295,9 +298,19 @@ def test_what_lies_between_blocks_and_head_is_kept_at_a_density_of_its_own(train
     assert verify(tmp_path / "t.stv", base=trained / "base", finetuned=tmp_path / "tuned")
 
 
+def test_a_narrower_scope_has_no_tail_and_what_is_excluded_stays_out(trained: Path) -> None:
+    for words in (["*attention*", "blocks"], ["blocks", "!*bias"]):
+        scope = Scope.parse(words)
+        options = PackOptions(0.2, scope=scope, refit=RefitOptions(steps=1, batch_size=4))
+        task = pack_files(trained / "base", trained / "tuned", options=options)
+        assert set(task.tensors) <= set(Scope("body", scope.include, scope.exclude).covered(task.base.names))
+
+
 def test_packing_without_models_does_not_pretend_to_refit(trained: Path) -> None:
     with pytest.raises(UsageError, match="refitting runs the models; use `pack_files` or `pack_to`"):
         pack(trained / "base", trained / "tuned", options=PackOptions(refit=RefitOptions()))
+    with pytest.raises(UsageError, match="refitting starts from the probe's scale; leave out --no-probe"):
+        pack_files(trained / "base", trained / "tuned", options=PackOptions(refit=RefitOptions(), probe=False))
 
 
 def test_learning_needs_a_device_that_is_there(trained: Path) -> None:

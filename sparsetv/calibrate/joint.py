@@ -30,8 +30,8 @@ class Member:
     """One task of a merge.
 
     Attributes:
-        body: The scope of all tasks in this task's model, under its head, with batches whose targets are what the task
-            alone answers.
+        body: The scope of all tasks, as far as this task's model has it, in that model under the task's head, with
+            batches whose targets are what the task alone answers.
         tensors: Kept deltas.
         weight: The user's weight.
         start: Scale to start from.
@@ -148,19 +148,20 @@ class _Merge:
     def descend(self, member: Member, logs: Sequence[torch.Tensor], batch: Inputs) -> float:
         """Add the gradient of one task's loss over a batch to the logs; returns the loss."""
         scales = [log.exp().expand(len(self.names)) for log in logs]
+        parts = {part.name: part for part in member.body.parts}
+        there = [(number, shared) for number, shared in enumerate(self.shared) if shared.name in parts]
         values = [
             shared.merged([self.weights[m] * scales[m][number] for m in shared.members], self.rule)
-            for number, shared in enumerate(self.shared)
+            for number, shared in there
         ]
-        parts = {part.name: part for part in member.body.parts}
-        places = [parts[shared.name].place.flat(shared.index) for shared in self.shared]
-        wholes = [parts[shared.name].place.tensor.view(-1) for shared in self.shared]
+        places = [parts[shared.name].place.flat(shared.index) for _, shared in there]
+        wholes = [parts[shared.name].place.tensor.view(-1) for _, shared in there]
         for whole, place, value in zip(wholes, places, values, strict=True):
             whole[place] = value.detach()
         loss = member.body.backward(batch)
-        gradients = [_at(parts[shared.name], place) for shared, place in zip(self.shared, places, strict=True)]
+        gradients = [_at(parts[shared.name], place) for (_, shared), place in zip(there, places, strict=True)]
         member.body.clear()
-        for whole, place, shared in zip(wholes, places, self.shared, strict=True):
+        for whole, place, (_, shared) in zip(wholes, places, there, strict=True):
             whole[place] = shared.base
         wanted = [value for value in values if value.requires_grad]
         torch.autograd.backward(wanted, [g for g, v in zip(gradients, values, strict=True) if v.requires_grad])

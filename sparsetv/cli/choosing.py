@@ -1,5 +1,6 @@
 """Options that `pack` and `localize` share: which entries are kept, and what localizers learn from."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -86,7 +87,9 @@ _OPTIONS = (
     click.option(
         "--prefix", nargs=2, metavar="FROM TO", help="How base names become the fine-tune's, if the rule cannot tell."
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all that is random."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of all that is random."
+    ),
 )
 
 
@@ -169,6 +172,9 @@ def _number(text: str, none: str, hint: str) -> float | None:
     if text == none:
         return None
     try:
-        return float(text)
+        number = float(text)
+        if math.isfinite(number):
+            return number
+        raise ValueError
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a number nor {none!r}", param_hint=hint) from None

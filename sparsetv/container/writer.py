@@ -52,7 +52,9 @@ def encode(task: SparseTaskVector) -> Encoded:
         NonFiniteError: A value is NaN or infinite.
     """
     _check_finite(task)
-    codec = "sign" if task.recipe.values == "sign" and all(map(is_sign, task.tensors.values())) else "exact"
+    codec = (
+        "sign" if task.recipe.values in {"sign", "sign-refit"} and all(map(is_sign, task.tensors.values())) else "exact"
+    )
     with ThreadPoolExecutor(_THREADS) as pool:
         coded = list(pool.map(lambda slices: encode_block(slices, codec), cut(list(task.tensors.values()))))
     files = compress(b"".join(content for _, content in sorted(task.files.items())))

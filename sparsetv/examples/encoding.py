@@ -98,6 +98,8 @@ def _causal(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Bat
             added += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         rows.append((prompt + added)[:max_length])
         counted.append(([IGNORED] * len(prompt) + added if added else prompt)[:max_length])
+    if not any(label != IGNORED for labels in counted for label in labels):
+        raise UsageError(f"no completion fits into {max_length} tokens beside its prompt; raise --max-length")
     width = max(map(len, rows))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     return {

@@ -112,8 +112,10 @@ def _example(row: Any, where: str, *, folder: Path, labelled: bool) -> Example:
     if isinstance(value.get("prompt"), str) and isinstance(value.get("completion"), str):
         return Example(value["prompt"], None, None, completion=value["completion"])
     label = value.get("label")
-    if (labelled or label is not None) and type(label) not in (int, str):
+    if labelled and type(label) not in (int, str):
         raise FormatError(f"{where}: needs a `label`, an integer or a string")
+    if type(label) not in (int, str):
+        label = None  # a number of a regression task: nothing here learns from it
     if isinstance(value.get("text"), str):
         return Example(value["text"], None, label)
     if isinstance(value.get("text_a"), str) and isinstance(value.get("text_b"), str):

@@ -45,17 +45,19 @@ def evaluate(
     from sparsetv.examples.reading import read_examples  # noqa: PLC0415
 
     examples = read_examples(data)
-    model, tokenizer = load(Path(source), task)
+    if examples[0].kind == "completion":
+        raise UsageError(f"{data}: prompts with completions have no accuracy; give texts or images with labels")
+    model, processor = load(Path(source), task, images=examples[0].kind == "image")
     report = counter(progress, "evaluate", len(examples))
-    return accuracy(model, tokenizer, examples, max_length=max_length, progress=report)
+    return accuracy(model, processor, examples, max_length=max_length, progress=report)
 
 
-def load(source: Path, task: str | Path | None) -> "tuple[nn.Module, Any]":
-    """(classifier, tokenizer) of a directory, under a task's head where one is named."""
+def load(source: Path, task: str | Path | None, *, images: bool = False) -> "tuple[nn.Module, Any]":
+    """(classifier, tokenizer or image processor) of a directory, under a task's head where one is named."""
     chosen = _find_task(source, task)
     if chosen is None:
-        return _plain_model(source), find_processor(source)
-    return task_model(_weights(source, chosen), chosen, None), task_processor(_files(source), chosen)
+        return _plain_model(source, images=images), find_processor(source, images=images)
+    return task_model(_weights(source, chosen), chosen, None), task_processor(_files(source), chosen, images=images)
 
 
 def _find_task(source: Path, task: str | Path | None) -> SparseTaskVector | None:
@@ -86,7 +88,7 @@ def _weights(source: Path, task: SparseTaskVector) -> Base:
     return base_of(open_checkpoint(source), {})
 
 
-def _plain_model(source: Path) -> "nn.Module":
+def _plain_model(source: Path, *, images: bool) -> "nn.Module":
     import transformers  # noqa: PLC0415
 
     from sparsetv.models import quiet  # noqa: PLC0415
@@ -94,9 +96,9 @@ def _plain_model(source: Path) -> "nn.Module":
     open_checkpoint(source)
     with quiet():
         try:
-            model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-                source, output_loading_info=True, trust_remote_code=False
-            )
+            kinds = transformers.AutoModelForImageClassification, transformers.AutoModelForSequenceClassification
+            loader: Any = kinds[0] if images else kinds[1]
+            model, info = loader.from_pretrained(source, output_loading_info=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ProbeError(f"{source}: cannot be loaded as a sequence classifier ({error})") from None
     if info["missing_keys"]:

@@ -58,7 +58,8 @@ def match_tasks(
 
     Raises:
         ProbeError: A task has no probe, or its model cannot be built or run.
-        UsageError: Examples for some tasks only, or for one that is not there.
+        UsageError: Examples for some tasks only, or for one that is not there; or a weight that is not above 0, since a
+            task that is negated or left out is not to answer well.
     """
     from sparsetv.calibrate.joint import STEPS, Fit, fit  # noqa: PLC0415  torch only where a model runs
     from sparsetv.objective.device import find_device  # noqa: PLC0415
@@ -69,6 +70,12 @@ def match_tasks(
     if data and data.keys() != {task.name for task in tasks}:
         odd = min(data.keys() ^ {task.name for task in tasks})
         raise UsageError(f"scale `fit` needs examples for each task and no other, which is not so of {odd!r}")
+    odd_weights = sorted(name for name, weight in given.items() if not weight > 0)
+    if odd_weights:
+        raise UsageError(
+            f"{odd_weights[0]} has weight {given[odd_weights[0]]:g}, but scales found together need weights above 0; "
+            "use another --scale"
+        )
     members = [
         _member(base, ordered, task, given.get(task.name, 1.0), count, places, data[task.name] if data else None)
         for task in ordered
@@ -90,10 +97,16 @@ def _member(
     from sparsetv.objective.body import Body  # noqa: PLC0415
     from sparsetv.objective.distil import with_targets  # noqa: PLC0415
     from sparsetv.objective.loss import Objective  # noqa: PLC0415
+    from sparsetv.places.names import search_places  # noqa: PLC0415
 
     model = task_model(base, task, None).to(device)
     touched = sorted({name for one in tasks for name, tensor in one.tensors.items() if tensor.nnz})
-    start = resolve_scale(task, "l2", company=2)[1]
+    places, problems = search_places(model, {n: e.shape for n, e in base.entries.items()}, names=touched)
+    for name in touched:
+        if name in problems and name in task.tensors and task.tensors[name].nnz:
+            raise problems[name]
+    touched = sorted(places)  # what only other tasks' classes have does not touch this one's answers
+    start = resolve_scale(task, "auto", company=2)[1]
     batches = _inputs(task, steps) if data is None else _examples(base, model, task, data)
     if all("labels" in batch for batch in batches):
         return Member(Body(_Reader(base), touched, Objective(model, batches)), task.tensors, weight, start)
@@ -131,6 +144,8 @@ def _examples(base: Base, model: "nn.Module", task: SparseTaskVector, data: str 
 
     chosen = sample(read_examples(data, labelled=False))
     processor = task_processor(base.files, task, images=chosen[0].kind == "image")
+    if len(chosen) > BATCH_SIZE and len(chosen) % BATCH_SIZE == 1:
+        chosen.pop()  # one example alone says nothing of direction
     return encode(model, processor, chosen, batch_size=BATCH_SIZE)
 
 

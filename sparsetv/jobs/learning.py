@@ -108,6 +108,8 @@ def _examples(vector: TaskVector, model: "nn.Module", learn: Learn, seed: int) -
     from sparsetv.examples.sampling import sample  # noqa: PLC0415
 
     chosen: list[Example] = sample(read_examples(learn.data, labelled=False), shots=learn.shots, seed=seed)
+    if learn.target == "finetuned":
+        chosen = [replace(example, label=None) for example in chosen]
     images = chosen[0].kind == "image"
     sources = (vector.finetuned.location.directory, vector.base.location.directory)
     processor = find_processor(*sources, images=images)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.weights import Carrier
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import WEIGHT_DTYPES
-from sparsetv.errors import CheckpointError, UsageError
+from sparsetv.errors import CheckpointError, DensityError, OutputError, UsageError
 from sparsetv.jobs.learning import RANDOM, Learn, make_objective
 from sparsetv.jobs.options import PackOptions
 from sparsetv.localize.measure import localized
@@ -17,7 +18,7 @@ from sparsetv.localize.names import LEARNING, check_settings, run_localizer
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.scope import Scope, is_buffer
 from sparsetv.localize.tall import FACTORS
-from sparsetv.maskfile import read_mask, write_mask
+from sparsetv.maskfile import is_mask_file, read_mask, write_mask
 from sparsetv.masks import Mask
 from sparsetv.packing.carried import carry
 from sparsetv.packing.extras import check_scope
@@ -42,9 +43,14 @@ def find_mask(
         progress: Reports how far the localizer is.
 
     Raises:
+        OutputError: The mask cannot be written, or the output exists and is no mask file.
         SparseTVError: Some input cannot be used; see the subclasses in `sparsetv.errors`.
     """
     chosen = options or PackOptions()
+    if output is not None:
+        check_writable(output)
+        if Path(output).exists() and not is_mask_file(output):
+            raise OutputError(f"{output}: exists and is no mask file; choose another output, or remove it first")
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
     names = scope_names(vector, chosen.scope)
     found = choose_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
@@ -93,24 +99,29 @@ def choose_mask(
         objective = make_objective(vector, task, options.learn, seed=options.seed)
         problem = replace(problem, objective=objective)
     if options.localizer == "tall":
-        others = tuple(task_vector(vector.base, open_checkpoint(other), prefix=None) for other in options.others)
+        opened = (open_checkpoint(other) for other in options.others)
+        others = tuple(task_vector(vector.base, other, prefix=options.prefix) for other in opened)
         problem = replace(problem, others=others)
         if options.density is None and "factor" not in settings:
             return _best_factor(problem, task, options.learn)
     return run_localizer(options.localizer, problem, settings)
 
 
-def with_tail(vector: TaskVector, found: Localized, *, density: float) -> Localized:
+def with_tail(vector: TaskVector, found: Localized, scope: Scope, *, density: float) -> Localized:
     """Add to a mask the largest entries of each changed tensor between the blocks and the head.
 
     Args:
         vector: Base and fine-tune.
-        found: The mask, of the scope `blocks`.
+        found: The mask.
+        scope: Its scope. Only `blocks` as a whole has a tail; what it excludes stays out.
         density: Density in each of those tensors; tensors too small to keep an entry at it keep none.
     """
+    if scope.preset != "blocks" or scope.include:
+        return found
     comparable = set(vector.comparable())
     wanted = [n for n in vector.base.names if n in comparable and _is_weight(vector, n)]
-    body = (name for name in Scope("body").covered(wanted) if name not in found.mask.shapes)
+    blocks = set(Scope("blocks").covered(wanted))
+    body = [name for name in Scope("body", exclude=scope.exclude).covered(wanted) if name not in blocks]
     changed = [name for name in body if vector.base.numel(name) * density >= 1 and _changed(vector, name)]
     if not changed:
         return found
@@ -137,12 +148,15 @@ def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:
         raise UsageError("tall chooses its factor by accuracy on examples: give --data, or --set factor=0.4")
     best: tuple[float, Localized] | None = None
     for factor in FACTORS:
-        found = run_localizer("tall", problem, {"factor": factor})
+        try:
+            found = run_localizer("tall", problem, {"factor": factor})
+        except DensityError:
+            continue  # nothing stands out so far
         score = graft_accuracy(problem.vector, found.mask, task, learn, seed=problem.seed)
         if best is None or score > best[0]:
             best = score, replace(found, notes={**found.notes, "accuracy": score})
     if best is None:
-        raise UsageError("tall has no factors to choose from")
+        raise DensityError("tall keeps no entry at any factor; give --density")
     return best[1]
 
 

@@ -74,6 +74,8 @@ def pack_files(
     chosen = options or PackOptions()
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
     task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
+    if chosen.refit is not None and chosen.probe is False:
+        raise UsageError("refitting starts from the probe's scale; leave out --no-probe")
     if chosen.refit is not None:
         task = add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
         return refit_task(task, vector, options=chosen, how=chosen.refit, progress=progress)
@@ -140,8 +142,8 @@ def pack_vector(
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
         found = choose_mask(vector, names, carried, options, progress=progress)
-        if options.refit is not None and options.refit.tail and options.scope.preset == "blocks":
-            found = with_tail(vector, found, density=options.refit.tail)
+        if options.refit is not None and options.refit.tail:
+            found = with_tail(vector, found, options.scope, density=options.refit.tail)
         task = _assemble(vector, carried, options, found, identities.result)
     for side in (vector.base, vector.finetuned):
         side.check_unchanged()

@@ -13,9 +13,6 @@ from sparsetv.localize.scope import Scope
 from sparsetv.progress import Progress
 from sparsetv.task_vector import SparseTaskVector
 
-REFITTED = "refit"
-"""What a recipe calls values that were refitted."""
-
 
 def refit_task(
     task: SparseTaskVector,
@@ -56,7 +53,8 @@ def refit_task(
         rate=how.rate,
         progress=progress,
     )
-    done = replace(task, tensors=found.tensors, recipe=task.recipe if signs else replace(task.recipe, values=REFITTED))
+    recipe = replace(task.recipe, values="sign-refit" if signs else "refit")
+    done = replace(task, tensors=found.tensors, recipe=recipe)
     return replace(done, probe=replace(task.probe, scale=1.0, distance=graft_distance(done, vector, task.probe)))
 
 

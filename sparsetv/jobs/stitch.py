@@ -172,9 +172,7 @@ def _activate(
     tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float, *, found: Found | None = None
 ) -> list[Active]:
     """Tasks with their numbers; `found` are scales and factors by task that were found for all of them together."""
-    unknown = sorted(set(weights) - {task.name for task in tasks})
-    if unknown:
-        raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
+    _check_weights(tasks, weights)
     active = []
     for task in tasks:
         weight = float(weights.get(task.name, 1.0))
@@ -196,11 +194,19 @@ def _together(
         raise UsageError(f"examples to fit to are given, but the scale is {asked.scale!r}; use `--scale fit`")
     if asked.scale not in TOGETHER or not tasks:
         return None
+    _check_weights(tasks, asked.weights)
+    mix([Active(task, 1.0, "none", 1.0) for task in tasks], rule=rule, scale="none")  # names and contents differ
     if asked.scale == "fit" and not asked.fit:
         raise UsageError("scale `fit` needs examples of each task: --fit NAME=FILE.jsonl")
     from sparsetv.jobs.joint import match_tasks  # noqa: PLC0415  torch only where a model runs
 
     return match_tasks(base, tasks, rule=rule, weights=asked.weights, data=asked.fit, progress=progress)
+
+
+def _check_weights(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float]) -> None:
+    unknown = sorted(set(weights) - {task.name for task in tasks})
+    if unknown:
+        raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:

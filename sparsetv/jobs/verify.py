@@ -12,7 +12,6 @@ from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
 from sparsetv.fingerprint import digest, first_difference
-from sparsetv.jobs.refit import REFITTED
 from sparsetv.localize.measure import measure
 from sparsetv.packing.extras import collect
 from sparsetv.packing.gather import gather_tensor
@@ -62,7 +61,7 @@ def verify(
         checks.append(_check_base(task, checkpoint, progress))
         if finetuned is not None:
             vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=task.finetuned.prefix)
-            refitted = task.recipe.values == REFITTED
+            refitted = task.recipe.values == "refit"  # signs stay when magnitudes are refitted
             checks += [_check_norms(task, vector) if refitted else _check_entries(task, vector)]
             checks.append(_check_extras(task, vector))
     return tuple(checks)

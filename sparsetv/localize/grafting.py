@@ -2,6 +2,7 @@
 
 import torch
 
+from sparsetv.errors import UsageError
 from sparsetv.localize.live import body_of, choose, deltas_of, start_mask
 from sparsetv.localize.problem import DENSITY, Localized, Problem
 from sparsetv.objective.body import Body, Part
@@ -42,6 +43,8 @@ def grafting(problem: Problem, *, rate: float = 1e7, steps: int = 10, bias: floa
 
 def learn_gates(problem: Problem, *, rate: float, steps: int, bias: float) -> tuple[_Gates, int, float]:
     """(gamma as its logit by tensor on the CPU, the step that counts, its loss); arguments as of `grafting`."""
+    if steps < 0:
+        raise UsageError(f"grafting, steps is {steps}; give 0 or more")
     body = body_of(problem, "grafting")
     chosen = start_mask(problem, body, density=problem.density or DENSITY)
     # gamma = sigmoid(gate), gate = S outside the magnitude mask and -S inside: one array says both.

@@ -66,6 +66,8 @@ def learn_gates(
     """(S by tensor, in its shape and on the model's device, mean loss of the last epoch); arguments as of `learned`."""
     if variant not in VARIANTS:
         raise UsageError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
+    if epochs < 0:
+        raise UsageError(f"learned, epochs is {epochs}; give 0 or more")
     body = body_of(problem, "learned")
     if start is None:
         start = _RELEASED_START if variant == "released" else problem.density or DENSITY

@@ -7,7 +7,7 @@ import numpy as np
 
 from sparsetv.arrays import Positions
 from sparsetv.difference import Chunk, TaskVector
-from sparsetv.errors import NonFiniteError
+from sparsetv.errors import DensityError, NonFiniteError
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.masks import Mask
 from sparsetv.norms import NormSum, Sums, partial_sums
@@ -20,8 +20,11 @@ def localized(problem: Problem, positions: dict[str, Positions], **notes: float)
     """A mask from positions per tensor, with the norms of the whole task vector.
 
     Raises:
+        DensityError: No entry is kept.
         NonFiniteError: A delta is NaN or infinite.
     """
+    if not any(map(len, positions.values())):
+        raise DensityError("no entry is kept: nothing passes the threshold; give --density, or other settings")
     shapes = {name: problem.vector.base.shape(name) for name in problem.names}
     return Localized(Mask(shapes, {name: positions[name] for name in shapes}), measure(problem.vector, shapes), notes)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from sparsetv.arrays import Values
+from sparsetv.errors import UsageError
 from sparsetv.localize.live import as_scores, body_of, deltas_of
 from sparsetv.localize.measure import localized
 from sparsetv.localize.problem import Localized, Problem
@@ -32,6 +33,8 @@ def saliency(problem: Problem, *, signed: bool = False, points: int = 1) -> Loca
         A forward and a backward pass per point and batch; 3 copies of the scope beside activations: weights, deltas,
         gradient.
     """
+    if points < 1:
+        raise UsageError(f"saliency, points is {points}; give 1 or more")
     density, body = problem.needs_density("saliency"), body_of(problem, "saliency")
     batches = body.objective.batches
     deltas = deltas_of(problem, body)

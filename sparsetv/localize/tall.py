@@ -51,11 +51,12 @@ def tall(problem: Problem, *, factor: float | None = None) -> Localized:
 
 
 def _check_base(problem: Problem, other: TaskVector) -> None:
-    mine, theirs = problem.vector.base, other.base
+    mine, theirs, shared = problem.vector.base, other.base, set(other.comparable())
     for name in problem.names:
-        if name not in theirs.names or mine.shape(name) != theirs.shape(name) or mine.dtype(name) != theirs.dtype(name):
+        same = name in shared and (mine.shape(name), mine.dtype(name)) == (theirs.shape(name), theirs.dtype(name))
+        if not same:
             raise CheckpointError(
-                f"{theirs.source}: has no {name} of this shape and dtype; name fine-tunes of one base"
+                f"{other.finetuned.source}: has no {name} of this shape and dtype; name fine-tunes of one base"
             )
 
 

@@ -74,7 +74,7 @@ class Body:
     Raises:
         NamesError, ShapeError: A tensor of the scope has no place in the model.
         CheckpointError: A parameter is not float32.
-        UsageError: The objective has no batches.
+        UsageError: The objective has no batches, or two tensors of the scope are one in the model.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Body:
         places = find_places(model, shapes, names=names)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.parts = tuple(_part(name, parameters, place) for name, place in places.items())
+        _check_apart(self.parts)
 
     def base(self, name: str) -> torch.Tensor:
         """The base's tensor, float32, on the model's device; a copy."""
@@ -182,6 +183,18 @@ def _part(name: str, parameters: dict[str, nn.Parameter], place: Place) -> Part:
             "and choose the precision bf16 for faster matrix products"
         )
     return Part(name, parameter, place, place.view)
+
+
+def _check_apart(parts: Iterable[Part]) -> None:
+    """Refuse tensors that share their memory in the model: what is added to one would be added to the other."""
+    seen: dict[tuple[int, int], str] = {}
+    for part in parts:
+        key = (part.live.data_ptr(), part.live.numel())
+        if part.live.numel() and key in seen:
+            raise UsageError(
+                f"{seen[key]} and {part.name} are one tensor in the model; leave one out: --scope '!{part.name}'"
+            )
+        seen[key] = part.name
 
 
 def _listen(parts: Iterable[Part], each: Callable[[Part, torch.Tensor], None]) -> list[Any]:

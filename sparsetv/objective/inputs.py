@@ -32,23 +32,23 @@ def stream(seed: int, name: str, count: int) -> NDArray[np.uint32]:
 
 def tokens(*, seed: int, count: int, params: Params) -> Tokens:
     """Token sequences (probe.md, clause 1)."""
-    vocabulary, shortest, longest = (_whole(params, key) for key in ("vocabulary", "shortest", "longest"))
+    vocabulary, shortest, longest = (whole(params, key) for key in ("vocabulary", "shortest", "longest"))
     if not 1 <= shortest <= longest or vocabulary < 1:
         raise ProbeError(f"probe lengths {shortest} to {longest} over {vocabulary} tokens make no inputs")
     lengths = shortest + (stream(seed, "lengths", count) % np.uint32(longest - shortest + 1)).astype(np.int64)
     ids = (stream(seed, "ids", count * longest) % np.uint32(vocabulary)).astype(np.int64).reshape(count, longest)
-    first, last = _whole(params, "first"), _whole(params, "last")
+    first, last = whole(params, "first"), whole(params, "last")
     if first >= 0:
         ids[:, 0] = first
     if last >= 0:
         ids[np.arange(count), lengths - 1] = last
     mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
-    return Tokens(np.where(mask == 1, ids, _whole(params, "pad")), mask)
+    return Tokens(np.where(mask == 1, ids, whole(params, "pad")), mask)
 
 
 def pixels(*, seed: int, count: int, params: Params) -> Values:
     """Images of noise, shape (count, channels, height, width), float32 (probe.md, clause 2)."""
-    shape = (count, *(_whole(params, key) for key in ("channels", "height", "width")))
+    shape = (count, *(whole(params, key) for key in ("channels", "height", "width")))
     raw = hashlib.shake_256(f"sparsetv probe {seed} pixels".encode("ascii")).digest(int(np.prod(shape)))
     return ((np.frombuffer(raw, np.uint8).astype(np.float32) - np.float32(127.5)) / np.float32(73.9)).reshape(shape)
 
@@ -59,7 +59,12 @@ def projection(*, seed: int, rows: int, columns: int) -> Values:
     return (signs / np.float32(columns**0.5)).reshape(rows, columns)
 
 
-def _whole(params: Params, key: str) -> int:
+def whole(params: Params, key: str) -> int:
+    """A parameter that must be an integer.
+
+    Raises:
+        ProbeError: It is none.
+    """
     value = params.get(key)
     if type(value) is not int:
         raise ProbeError(f"probe parameter {key!r} must be an integer, found {value!r}")

@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sparsetv.objective import inputs
 from sparsetv.objective.loss import Inputs
 from sparsetv.objective.setup import Setup
+
+_TOKENS = ("vocabulary", "shortest", "longest", "first", "last", "pad")
+_PIXELS = ("channels", "height", "width")
 
 FLAT = 1000
 """Id below which all tokens are about equally likely: special and unused ones, bytes, letters."""
@@ -56,7 +60,7 @@ class Noise(Sequence[Inputs]):
 
 def _tokens(setup: Setup, count: int, generator: np.random.Generator, cumulated: NDArray[np.float64] | None) -> Inputs:
     """Sequences like the probe's (probe.md, clause 1), but for the distribution of ids."""
-    params = {key: int(value) for key, value in setup.params.items()}
+    params = {key: inputs.whole(setup.params, key) for key in _TOKENS}
     longest = params["longest"]
     lengths = generator.integers(params["shortest"], longest + 1, count)
     drawn, vocabulary = generator.random((count, longest)), params["vocabulary"]
@@ -76,7 +80,7 @@ def _tokens(setup: Setup, count: int, generator: np.random.Generator, cumulated:
 
 def _pixels(setup: Setup, count: int, generator: np.random.Generator) -> Inputs:
     """Noise of unit deviation, white and smooth in equal parts, as images are smooth for the most part."""
-    params = {key: int(value) for key, value in setup.params.items()}
+    params = {key: inputs.whole(setup.params, key) for key in _PIXELS}
     shape = (count, params["channels"], params["height"], params["width"])
     white = torch.from_numpy(generator.standard_normal(shape).astype(np.float32))
     coarse = torch.from_numpy(
