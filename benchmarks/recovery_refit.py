@@ -6,7 +6,6 @@ Whole test sets, matrix products in bfloat16; refitting runs in bfloat16, too. F
 a run that was stopped goes on. Writes benchmarks/results/recovery_refit.json.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,7 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
     rows = []
     for kind in KINDS:
         for name in (*ADAMW, *SGD):
-            started = time.perf_counter()
             task = packed(data, room, name, kind)
-            seconds = cache.get(f"{kind} {name} seconds", lambda start=started: time.perf_counter() - start)  # type: ignore[misc]
             density, values = kind.split("% ")
             size = (room / f"{name}-{density}-{values}.stv").stat().st_size
             subject = Subject(data, name)
@@ -36,7 +33,7 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
                 "kind": kind, "task": name, "optimizer": "SGD" if name in SGD else "AdamW", "accuracy": score,
                 "base": cache.get(f"base {name}", lambda s=subject: s.floor),  # type: ignore[misc]
                 "finetuned": cache.get(f"fine-tuned {name}", lambda s=subject: s.ceiling),  # type: ignore[misc]
-                "file_bytes": size, "kept": task.nnz, "seconds": round(seconds, 1), "scale": scale,
+                "file_bytes": size, "kept": task.nnz, "scale": scale,
             })  # fmt: skip
     return rows
 
