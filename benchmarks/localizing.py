@@ -11,6 +11,7 @@ CPU, anonymous memory, activations included). Adds its rows to benchmarks/result
 """
 
 import argparse
+import ctypes
 import json
 import tempfile
 import time
@@ -125,6 +126,7 @@ def plainly(
 def timed(action: Callable[[], Any], device: torch.device) -> tuple[Any, float, int]:
     """(result, seconds, peak bytes beside what was there before)."""
     if device.type != "cuda":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that a run before freed would not show as growth
         started = time.perf_counter()
         with peak_memory() as peak:
             result = action()
