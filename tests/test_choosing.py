@@ -160,7 +160,7 @@ def test_wrong_words(trained: Path, tmp_path: Path, words: list[str], code: int,
         (["--set", "rate"], "'rate' is not NAME=VALUE"),
         (["--shots", "few"], "'few' is neither a number nor 'all'"),
         (["--shots", "1.5"], "'1.5' is no whole number"),
-        (["--shots", "nan"], "'nan' is neither a number nor 'all'"),
+        (["--shots", "nan"], "'nan' is no whole number"),
         (["--density", "dense"], "'dense' is neither a number nor 'own'"),
     ],
 )

@@ -1,6 +1,5 @@
 """Options that `pack` and `localize` share: which entries are kept, and what localizers learn from."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -163,7 +162,7 @@ def choosing_options(command: _Command) -> _Command:
 def shots(text: str) -> int | None:
     """A number of examples per class, or `all`."""
     found = _number(text, "all", "--shots")
-    if found is not None and found != int(found):
+    if found is not None and not found.is_integer():
         raise click.BadParameter(f"{text!r} is no whole number", param_hint="--shots")
     return None if found is None else int(found)
 
@@ -172,9 +171,6 @@ def _number(text: str, none: str, hint: str) -> float | None:
     if text == none:
         return None
     try:
-        number = float(text)
-        if math.isfinite(number):
-            return number
-        raise ValueError
+        return float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a number nor {none!r}", param_hint=hint) from None
