@@ -8,8 +8,6 @@ from typing import Any
 
 from sparsetv.errors import FormatError, NotFoundError
 
-KINDS = ("text", "pair", "image", "completion")
-
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -55,10 +55,6 @@ class Learn:
     precision: str = "fp32"
     checkpointing: bool = False
 
-    def using(self, data: str | Path) -> "Learn":
-        """The same with other data."""
-        return replace(self, data=data)
-
 
 def make_objective(vector: TaskVector, task: Carrier, learn: Learn, *, seed: int) -> "Objective":
     """A live model of the base under the fine-tune's head, batches, and a loss.
