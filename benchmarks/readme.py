@@ -116,7 +116,7 @@ def refit() -> str:
         own = {row["task"]: row for row in value["rows"] if row["kind"] == kind}
         averages = [value["summary"][kind][optimizer] for optimizer in ("AdamW", "SGD")]
         rows.append([
-            kind.replace("refit-data", "refit, 64 examples per class").replace("sign-refit", "signs, refit"),
+            _kind(kind),
             f"{sum(row['file_bytes'] for row in own.values()) / len(own) / 1e3:.0f} kB",
             *(f"{own[name]['accuracy']:.3f}" for name in names),
             *(f"{average['normalised']:.3f} / {average['gap_closed']:.2f}" for average in averages),
@@ -125,6 +125,14 @@ def refit() -> str:
     rows.append(["fine-tuned", "90.9 MB", *(f"{any_kind[name]['finetuned']:.3f}" for name in names), "", ""])
     head = ["density, values", "file", *(name.replace("-sgd", " (SGD)") for name in names), "AdamW", "SGD"]
     return markdown(head, rows)
+
+
+def _kind(kind: str) -> str:
+    """How a kind of file is called in the table."""
+    density, values = kind.split("% ")
+    known = {"refit-data": "refit, 64 examples per class", "sign-refit": "signs, refit"}
+    known["tensor-refit"] = "refit, `--allocation tensor`"
+    return f"{density}% {known.get(values, values)}"
 
 
 def localizers() -> str:

@@ -14,7 +14,16 @@ from benchmarks.data import ADAMW, SGD, Sentences
 from benchmarks.sentences import Subject, arguments, dense, packed, room_of, summarise
 from sparsetv.scales import resolve_scale
 
-KINDS = ("1% exact", "1% refit", "0.3% refit", "1% sign-refit", "1% refit-data", "5% exact", "5% refit")
+KINDS = (
+    "1% exact",
+    "1% refit",
+    "1% tensor-refit",
+    "0.3% refit",
+    "1% sign-refit",
+    "1% refit-data",
+    "5% exact",
+    "5% refit",
+)
 
 
 def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:

@@ -129,9 +129,10 @@ def summarise(scores: Iterable[tuple[float, float, float]]) -> dict[str, float]:
 def packed(data: Sentences, room: Path, name: str, kind: str) -> SparseTaskVector:
     """A packed file, made where the room lacks it.
 
-    `kind` is a density and `exact`, `refit`, `refit-data` or `sign-refit`, as in `0.3% refit`.
+    `kind` is a density and `exact`, `refit`, `tensor-refit`, `refit-data` or `sign-refit`, as in `0.3% refit`.
 
-    `refit` trains values on random inputs, `refit-data` on 64 examples per class of the training set, without labels.
+    `refit` trains values on random inputs, `tensor-refit` those of a mask of equal density in each tensor, `refit-data`
+    on 64 examples per class of the training set, without labels.
     """
     density, values = kind.split("% ")
     file = room / f"{name}-{density}-{values}.stv"
@@ -143,6 +144,7 @@ def packed(data: Sentences, room: Path, name: str, kind: str) -> SparseTaskVecto
             values="sign" if values.startswith("sign") else "exact",
             probe=True,
             refit=refit,
+            allocation="tensor" if values == "tensor-refit" else "global",
             learn=Learn(precision="bf16", max_length=MAX_LENGTH),
         )
         write_task(file, pack_files(data.base(), data.finetuned(name), name=name, options=options))
