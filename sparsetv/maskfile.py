@@ -14,7 +14,7 @@ from sparsetv.errors import FormatError, NotFoundError, ShapeError
 from sparsetv.masks import Mask
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import as_shape
-from sparsetv.wire.header import Entry, encode_header, header_size, parse_header, place
+from sparsetv.wire.header import Entry, encode_header, is_of_format, place, read_header
 
 FORMAT = "sparsetv-mask"
 VERSION = "1.0"
@@ -60,14 +60,14 @@ def read_mask(path: Path | str, shapes: Shapes) -> Mask:
     file = Path(path)
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file")
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        length = header_size(opened.read(64), file_size=size, what=str(file))
-        opened.seek(0)
-        header = parse_header(opened.read(length), file_size=size, what=str(file))
+    header = read_header(file)
     _check_kind(file, header.metadata)
     _check_shapes(file, header.metadata.get("shapes"), shapes)
-    payload = np.memmap(file, np.uint8, "r", offset=length) if size > length else np.zeros(0, np.uint8)
+    payload = (
+        np.memmap(file, np.uint8, "r", offset=header.size)
+        if any(entry.stop for entry in header.tensors.values())
+        else np.zeros(0, np.uint8)
+    )
     for name in sorted(header.tensors.keys() - shapes.keys()):
         entry = header.tensors[name]
         if entry.dtype != "BOOL" or payload[entry.start : entry.stop].any():
@@ -86,13 +86,7 @@ def read_mask(path: Path | str, shapes: Shapes) -> Mask:
 
 def is_mask_file(path: Path | str) -> bool:
     """Whether a file's header says that it is a mask file; nothing else of it is checked."""
-    try:
-        with Path(path).open("rb") as file:
-            size = header_size(file.read(64), file_size=Path(path).stat().st_size, what=str(path))
-            file.seek(0)
-            return parse_header(file.read(size), file_size=None, what=str(path)).metadata.get("format") == FORMAT
-    except (FormatError, OSError):
-        return False
+    return is_of_format(path, FORMAT)
 
 
 def _check_kind(file: Path, metadata: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from sparsetv.container.reader import Opened, decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.wire.header import header_size, parse_header
+from sparsetv.wire.header import is_of_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,7 @@ def open_task(path: Path | str, *, limits: Limits | None = None) -> Opened:
 
 def is_task_file(path: Path | str) -> bool:
     """Whether a file's header says that it is a task file; nothing else of it is checked."""
-    try:
-        with Path(path).open("rb") as file:
-            size = header_size(file.read(64), file_size=Path(path).stat().st_size, what=str(path))
-            file.seek(0)
-            return parse_header(file.read(size), file_size=None, what=str(path)).metadata.get("format") == "sparsetv"
-    except (FormatError, OSError):
-        return False
+    return is_of_format(path, "sparsetv")
 
 
 def read_task(path: Path | str, *, limits: Limits | None = None) -> SparseTaskVector:

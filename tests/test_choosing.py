@@ -16,7 +16,7 @@ from tiny import lines
 
 from sparsetv.errors import CheckpointError, DensityError, NotFoundError, OutputError, ShapeError, UsageError
 from sparsetv.jobs.grafts import graft_accuracy
-from sparsetv.jobs.learning import Learn
+from sparsetv.jobs.learning import Learn, make_objective
 from sparsetv.jobs.localize import find_mask, open_pair, scope_names
 from sparsetv.jobs.options import PackOptions
 from sparsetv.jobs.pack import pack
@@ -89,7 +89,7 @@ def test_tall_chooses_its_factor_by_accuracy_the_smallest_of_equals(trained: Pat
     for factor in (0.2, 0.3, 0.4, 0.5, 0.6):
         own = PackOptions(density=None, localizer="tall", others=others, settings={"factor": factor})
         mask = find_mask(trained / "base", trained / "tuned", options=own).mask
-        scores[factor] = graft_accuracy(vector, mask, carried, learn, seed=0)
+        scores[factor] = graft_accuracy(vector, mask, make_objective(vector, carried, learn, seed=0))
     best = max(scores.values())
     assert found.notes["accuracy"] == pytest.approx(best)
     assert found.notes["factor"] == min(factor for factor, score in scores.items() if score == best)
@@ -108,7 +108,8 @@ def test_the_accuracy_of_a_graft_of_everything_is_the_fine_tune_s(trained: Path)
         said = [int(model(**tokenizer(row["text"], return_tensors="pt")).logits.argmax()) for row in rows]
     wanted = np.mean([label == row["label"] for label, row in zip(said, rows, strict=True)])
     learn = Learn(trained / "data.jsonl", shots=None, batch_size=7)
-    assert graft_accuracy(vector, mask, carry(vector, names, name="t"), learn, seed=0) == pytest.approx(wanted)
+    objective = make_objective(vector, carry(vector, names, name="t"), learn, seed=0)
+    assert graft_accuracy(vector, mask, objective) == pytest.approx(wanted)
 
 
 def test_unlabelled_examples_have_no_accuracy(trained: Path, tmp_path: Path) -> None:
@@ -116,8 +117,9 @@ def test_unlabelled_examples_have_no_accuracy(trained: Path, tmp_path: Path) -> 
     names = scope_names(vector, Scope())
     mask = find_mask(trained / "base", trained / "tuned").mask
     data = lines(tmp_path / "d.jsonl", [{"text": "w1"}, {"text": "w2 w3"}])
+    objective = make_objective(vector, carry(vector, names, name="t"), Learn(data), seed=0)
     with pytest.raises(UsageError, match="accuracy needs examples with a label each"):
-        graft_accuracy(vector, mask, carry(vector, names, name="t"), Learn(data), seed=0)
+        graft_accuracy(vector, mask, objective)
 
 
 def test_a_mask_of_another_base_or_scope_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -185,9 +185,8 @@ def test_values_are_trained_as_the_base_s_dtype_rounds_them(trained: Path, monke
         return plain(model, batch)
 
     objective = Objective(problem.objective.model, problem.objective.batches, watched)
-    module.refit(
-        Body(problem.vector.base, problem.names, objective), tensors, scales=dict.fromkeys(tensors, 1.0), steps=3
-    )
+    body = Body(problem.vector.base, problem.names, objective)
+    module.refit(body, tensors, scales=dict.fromkeys(tensors, 1.0), steps=3, rate=0.15)
     assert len(seen) == 3
     assert all(torch.equal(values, values.bfloat16().float()) for values in seen)
     assert not torch.equal(seen[1], seen[2])

@@ -1,7 +1,7 @@
 """Scales for several tasks at once: each merged model shall answer, up to shift and length, as its task alone does.
 
 Fitting squared distances instead gives up the tasks that suffer most from company, whose distance can only grow with
-their scale. Correlation asks for direction alone (benchmarks/merging.py has the figures).
+their scale. Correlation asks for direction alone. Accuracy: benchmarks/recovery_merged.py.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from sparsetv.csr import SparseTensor
 from sparsetv.errors import ProbeError
 from sparsetv.objective.body import Body, Part
-from sparsetv.objective.distil import outputs
+from sparsetv.objective.distil import PROJECTION, TARGET, outputs
 from sparsetv.objective.loss import Inputs
 from sparsetv.progress import Progress, counter
 from sparsetv.rules import Rule, Term
@@ -189,10 +189,10 @@ def _at(part: Part, place: torch.Tensor) -> torch.Tensor:
 
 def correlation_loss(model: torch.nn.Module, batch: Inputs) -> torch.Tensor:
     """`1 - correlation` with a batch's targets, as an objective's loss."""
-    reached = outputs(model, batch, seed=int(batch["projection"]))
+    reached = outputs(model, batch, seed=int(batch[PROJECTION]))
     if len(reached) < 2:
         raise ProbeError("correlation needs two inputs or more in a batch")
-    return 1 - correlation(reached, batch["target"])
+    return 1 - correlation(reached, batch[TARGET])
 
 
 def _rounded(merge: _Merge, logs: Sequence[torch.Tensor], found: Sequence[float]) -> Fit:

@@ -58,11 +58,8 @@ def match(
         3 + 12 forward passes over the inputs; one copy of the changed parameters.
     """
     origin, target = answers(base, setup), answers(finetuned, setup)
-    layers = [i for i, pair in enumerate(zip(origin.blocks, target.blocks, strict=True)) if _apart(*pair) > 0]
-    if not layers:
-        raise ProbeError("fine-tuning changed no hidden state on random inputs; there is no scale to find")
+    layers, whole = _changed(origin.blocks, target.blocks)
     moved = _Scaled(base, graft)
-    whole = [_apart(target.blocks[i], origin.blocks[i]) for i in layers]
     distances, lengths = [], []
     for number, scale in enumerate(GRID):
         moved.set(scale)
@@ -85,11 +82,17 @@ def distance(base: nn.Module, graft: nn.Module, finetuned: nn.Module, setup: Set
         ProbeError: A model cannot be run, or fine-tuning changed no hidden state.
     """
     origin, target, reached = (answers(model, setup).blocks for model in (base, finetuned, graft))
-    layers = [i for i, pair in enumerate(zip(origin, target, strict=True)) if _apart(*pair) > 0]
-    if not layers:
-        raise ProbeError("fine-tuning changed no hidden state on random inputs; there is no distance to measure")
-    whole = [_apart(target[i], origin[i]) for i in layers]
+    layers, whole = _changed(origin, target)
     return float(f"{_mean(reached, target, layers, whole):.6g}")
+
+
+def _changed(origin: list[torch.Tensor], target: list[torch.Tensor]) -> tuple[list[int], list[float]]:
+    """Blocks whose hidden states fine-tuning changed, and how far."""
+    apart = [_apart(*pair) for pair in zip(target, origin, strict=True)]
+    layers = [number for number, size in enumerate(apart) if size > 0]
+    if not layers:
+        raise ProbeError("fine-tuning changed no hidden state on random inputs; there is no scale to find")
+    return layers, [apart[number] for number in layers]
 
 
 def choose(distances: list[float], lengths: list[float]) -> float:

@@ -16,8 +16,6 @@ from sparsetv.errors import NonFiniteError
 from sparsetv.objective.body import Body, Part
 from sparsetv.progress import Progress, counter
 
-STEPS = 150
-RATE = 0.15
 _WARM_UP = 5
 _DECAY = 0.9, 0.99
 _EPSILON = 1e-8  # gradients that are 0 but for rounding (biases of attention keys) move nothing
@@ -38,8 +36,8 @@ def refit(
     *,
     scales: Mapping[str, float],
     signs: bool = False,
-    steps: int = STEPS,
-    rate: float = RATE,
+    steps: int,
+    rate: float,
     progress: Progress | None = None,
 ) -> Refit:
     """Train kept values.

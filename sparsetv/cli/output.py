@@ -1,7 +1,7 @@
 """How commands speak: data on stdout, messages and progress on stderr."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -58,7 +58,7 @@ def human_bytes(size: float) -> str:
 def parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
     """`NAME=W` words as a dict."""
     weights = {}
-    for name, text in _split(pairs, "--weight", "NAME=NUMBER").items():
+    for name, text in _split((pair.rpartition("=") for pair in pairs), "--weight", "NAME=NUMBER").items():
         try:
             weights[name] = float(text)
         except ValueError:
@@ -68,14 +68,13 @@ def parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
 
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
     """`NAME=VALUE` words as a dict."""
-    return _split(pairs, option, "NAME=VALUE")
+    return _split((pair.partition("=") for pair in pairs), option, "NAME=VALUE")
 
 
-def _split(pairs: tuple[str, ...], option: str, form: str) -> dict[str, str]:
+def _split(parts: Iterable[tuple[str, str, str]], option: str, form: str) -> dict[str, str]:
     found = {}
-    for pair in pairs:
-        name, sign, text = pair.rpartition("=") if option == "--weight" else pair.partition("=")
+    for name, sign, text in parts:
         if not sign or not name:
-            raise click.BadParameter(f"{pair!r} is not {form}", param_hint=option)
+            raise click.BadParameter(f"{name + sign + text!r} is not {form}", param_hint=option)
         found[name] = text
     return found

@@ -1,21 +1,22 @@
 """How well a mask does before it is packed: the graft's accuracy on examples."""
 
-from sparsetv.compose.weights import Carrier
+from typing import TYPE_CHECKING
+
 from sparsetv.difference import TaskVector
 from sparsetv.errors import UsageError
-from sparsetv.jobs.learning import Learn, make_objective
 from sparsetv.masks import Mask
 
+if TYPE_CHECKING:
+    from sparsetv.objective.loss import Objective
 
-def graft_accuracy(vector: TaskVector, mask: Mask, task: Carrier, learn: Learn, *, seed: int) -> float:
+
+def graft_accuracy(vector: TaskVector, mask: Mask, objective: "Objective") -> float:
     """Share of examples that base plus masked task vector classifies right.
 
     Args:
         vector: Base and fine-tune.
         mask: Entries that are kept, at scale 1.
-        task: What the task carries.
-        learn: The examples; they need labels.
-        seed: Of the choice of examples.
+        objective: The model, and the examples; they need labels.
 
     Raises:
         UsageError: An example has no label.
@@ -24,7 +25,6 @@ def graft_accuracy(vector: TaskVector, mask: Mask, task: Carrier, learn: Learn, 
 
     from sparsetv.objective.body import Body, delta_of  # noqa: PLC0415
 
-    objective = make_objective(vector, task, learn, seed=seed)
     if not all("labels" in batch and batch["labels"].dim() == 1 for batch in objective.batches):
         raise UsageError("accuracy needs examples with a label each")
     body = Body(vector.base, tuple(mask.shapes), objective)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsetv.arrays import Bits
+from sparsetv.belonging import touched
 from sparsetv.compose.base import Base
-from sparsetv.compose.mix import Active, mix
-from sparsetv.compose.stitch import Patcher
-from sparsetv.compose.undo import Undo
 from sparsetv.dtypes import bits_dtype
 from sparsetv.errors import ProbeError, UsageError
-from sparsetv.jobs.models import task_model, task_processor
+from sparsetv.jobs.models import graft, task_model, task_processor
 from sparsetv.progress import Progress
 from sparsetv.rules import Rule
 from sparsetv.scales import resolve_scale
@@ -97,23 +95,19 @@ def _member(
     from sparsetv.objective.body import Body  # noqa: PLC0415
     from sparsetv.objective.distil import with_targets  # noqa: PLC0415
     from sparsetv.objective.loss import Objective  # noqa: PLC0415
-    from sparsetv.places.names import search_places  # noqa: PLC0415
 
     model = task_model(base, task, None).to(device)
-    touched = sorted({name for one in tasks for name, tensor in one.tensors.items() if tensor.nnz})
-    places, problems = search_places(model, {n: e.shape for n, e in base.entries.items()}, names=touched)
-    for name in touched:
-        if name in problems and name in task.tensors and task.tensors[name].nnz:
-            raise problems[name]
-    touched = sorted(places)  # what only other tasks' classes have does not touch this one's answers
     start = resolve_scale(task, "auto", company=2)[1]
     batches = _inputs(task, steps) if data is None else _examples(base, model, task, data)
     if all("labels" in batch for batch in batches):
-        return Member(Body(_Reader(base), touched, Objective(model, batches)), task.tensors, weight, start)
-    alone = mix([Active(task, 1.0, *resolve_scale(task, "auto", company=1))], rule=Rule(), scale="auto")
-    teacher = task_model(base, task, Patcher(base, alone, Undo())).to(device)
-    aimed = with_targets(teacher, batches)
-    body = Body(_Reader(base), touched, Objective(model, aimed, correlation_loss))
+        objective = Objective(model, batches)
+    else:
+        scale = resolve_scale(task, "auto", company=1)[1]
+        teacher = task_model(base, task, graft(base, task, scale)).to(device)
+        objective = Objective(model, with_targets(teacher, batches), correlation_loss)
+    names = sorted({name for one in tasks for name in touched(one)})
+    # What only other tasks' classes have does not touch this one's answers.
+    body = Body(_Reader(base), names, objective, needed=touched(task))
     return Member(body, task.tensors, weight, start)
 
 

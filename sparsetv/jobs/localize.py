@@ -146,13 +146,14 @@ def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:
 
     if str(learn.data) == RANDOM:
         raise UsageError("tall chooses its factor by accuracy on examples: give --data, or --set factor=0.4")
+    objective = make_objective(problem.vector, task, learn, seed=problem.seed)
     best: tuple[float, Localized] | None = None
     for factor in FACTORS:
         try:
             found = run_localizer("tall", problem, {"factor": factor})
         except DensityError:
             continue  # nothing stands out so far
-        score = graft_accuracy(problem.vector, found.mask, task, learn, seed=problem.seed)
+        score = graft_accuracy(problem.vector, found.mask, objective)
         if best is None or score > best[0]:
             best = score, replace(found, notes={**found.notes, "accuracy": score})
     if best is None:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.base import Base
+from sparsetv.compose.mix import Active, mix
+from sparsetv.compose.stitch import Patcher
+from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Carrier, Patches, Piece, patched, plan_as_task
 from sparsetv.errors import ProbeError
+from sparsetv.rules import Rule
+from sparsetv.task_vector import SparseTaskVector
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +49,11 @@ def task_model(base: Base, task: Carrier, patches: Patches | None) -> "nn.Module
     plans = plan_as_task(base, task)
     tensors = {piece.name: _tensor(base, piece, patches) for pieces in plans.values() for piece in pieces}
     return build_model(parse_config(task.files["config.json"]), tensors)
+
+
+def graft(base: Base, task: SparseTaskVector, scale: float) -> Patches:
+    """What one task alone changes in a base, at a scale."""
+    return Patcher(base, mix([Active(task, 1.0, "number", scale)], rule=Rule(), scale=scale), Undo())
 
 
 def _tensor(base: Base, piece: Piece, patches: Patches | None) -> "torch.Tensor":

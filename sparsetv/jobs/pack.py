@@ -72,10 +72,10 @@ def pack_files(
     from sparsetv.jobs.refit import refit_task  # noqa: PLC0415
 
     chosen = options or PackOptions()
-    vector = open_pair(base, finetuned, prefix=chosen.prefix)
-    task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
     if chosen.refit is not None and chosen.probe is False:
         raise UsageError("refitting starts from the probe's scale; leave out --no-probe")
+    vector = open_pair(base, finetuned, prefix=chosen.prefix)
+    task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
     if chosen.refit is not None:
         task = add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
         return refit_task(task, vector, options=chosen, how=chosen.refit, progress=progress)

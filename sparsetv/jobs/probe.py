@@ -5,13 +5,9 @@ from dataclasses import replace
 
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.base import base_of
-from sparsetv.compose.mix import Active, mix
-from sparsetv.compose.stitch import Patcher
-from sparsetv.compose.undo import Undo
 from sparsetv.difference import TaskVector
-from sparsetv.jobs.models import frame, task_model, whole_model
+from sparsetv.jobs.models import frame, graft, task_model, whole_model
 from sparsetv.progress import Progress
-from sparsetv.rules import Rule
 from sparsetv.task_vector import Probe, SparseTaskVector
 
 CEILING = 1.1
@@ -43,10 +39,9 @@ def add_probe(
     view = base_of(base, {})
     plain = task_model(view, task, None)
     setup = choose_setup(plain, frame=frame(finetuned), seed=seed)
-    graft = mix([Active(task, 1.0, "none", 1.0)], rule=Rule(), scale="none")
     found = match(
         plain,
-        task_model(view, task, Patcher(view, graft, Undo())),
+        task_model(view, task, graft(view, task, 1.0)),
         whole_model(task, finetuned),
         setup,
         ceiling=CEILING * math.sqrt(math.prod(task.norm_ratios())),
@@ -75,6 +70,6 @@ def graft_distance(task: SparseTaskVector, vector: TaskVector, probe: Probe) -> 
     from sparsetv.objective.setup import Setup  # noqa: PLC0415
 
     view = base_of(vector.base, {})
-    alone = Patcher(view, mix([Active(task, 1.0, "none", 1.0)], rule=Rule(), scale="none"), Undo())
-    models = task_model(view, task, None), task_model(view, task, alone), whole_model(task, vector.finetuned)
+    reached = task_model(view, task, graft(view, task, 1.0))
+    models = task_model(view, task, None), reached, whole_model(task, vector.finetuned)
     return distance(*models, Setup(probe.kind, probe.seed, probe.count, probe.params))

@@ -65,8 +65,7 @@ def stitch(
         raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
-    found = _together(view, loaded, chosen, rule, progress)
-    active = _activate(loaded, chosen.weights, chosen.scale, found=found)
+    active = _activate(view, loaded, chosen, rule, progress)
     with _locked(target):
         record = write_stitched(
             view,
@@ -143,8 +142,7 @@ def _change(
         base = stitched.base()
         weights = {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}
         asked = StitchOptions(scale=record.scale, weights=weights, fit=fit or {})
-        found = _together(base, live, asked, record.combination, progress)
-        chosen = _activate(live, weights, record.scale, found=found)
+        chosen = _activate(base, live, asked, record.combination, progress)
         digests = {member.name: member.digest for member in record.members if member.name not in out}
         after = mix(chosen, rule=record.combination, scale=record.scale, digests=digests)
         return write_stitched(
@@ -169,10 +167,16 @@ def _chosen(path: Path, present: Sequence[str], patterns: Sequence[str]) -> set[
 
 
 def _activate(
-    tasks: Sequence[SparseTaskVector], weights: Mapping[str, float], scale: str | float, *, found: Found | None = None
+    base: Base, tasks: Sequence[SparseTaskVector], asked: StitchOptions, rule: Rule, progress: Progress | None
 ) -> list[Active]:
-    """Tasks with their numbers; `found` are scales and factors by task that were found for all of them together."""
-    _check_weights(tasks, weights)
+    """Tasks with their numbers."""
+    weights, scale = asked.weights, asked.scale
+    unknown = sorted(set(weights) - {task.name for task in tasks})
+    if unknown:
+        raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
+    if asked.fit and scale != "fit":
+        raise UsageError(f"examples to fit to are given, but the scale is {scale!r}; use `--scale fit`")
+    found = _together(base, tasks, asked, rule, progress) if scale in TOGETHER and tasks else None
     active = []
     for task in tasks:
         weight = float(weights.get(task.name, 1.0))
@@ -188,25 +192,14 @@ def _activate(
 
 def _together(
     base: Base, tasks: Sequence[SparseTaskVector], asked: StitchOptions, rule: Rule, progress: Progress | None
-) -> Found | None:
-    """Scales of all tasks together, where that is what was asked for."""
-    if asked.fit and asked.scale != "fit":
-        raise UsageError(f"examples to fit to are given, but the scale is {asked.scale!r}; use `--scale fit`")
-    if asked.scale not in TOGETHER or not tasks:
-        return None
-    _check_weights(tasks, asked.weights)
+) -> Found:
+    """Scales that are found for all tasks together, by running their models."""
     mix([Active(task, 1.0, "none", 1.0) for task in tasks], rule=rule, scale="none")  # names and contents differ
     if asked.scale == "fit" and not asked.fit:
         raise UsageError("scale `fit` needs examples of each task: --fit NAME=FILE.jsonl")
     from sparsetv.jobs.joint import match_tasks  # noqa: PLC0415  torch only where a model runs
 
     return match_tasks(base, tasks, rule=rule, weights=asked.weights, data=asked.fit, progress=progress)
-
-
-def _check_weights(tasks: Sequence[SparseTaskVector], weights: Mapping[str, float]) -> None:
-    unknown = sorted(set(weights) - {task.name for task in tasks})
-    if unknown:
-        raise UsageError(f"--weight names {unknown[0]!r}, but the tasks are {', '.join(task.name for task in tasks)}")
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:

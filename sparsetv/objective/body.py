@@ -1,6 +1,6 @@
 """The tensors in scope of a live model, which move between base and fine-tune."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from sparsetv.dtypes import to_float32
 from sparsetv.errors import CheckpointError, ProbeError, UsageError
 from sparsetv.objective.device import precisely
 from sparsetv.objective.loss import Inputs, Objective
-from sparsetv.places.names import find_places
+from sparsetv.places.names import search_places
 from sparsetv.places.place import Place
 
 
@@ -70,6 +70,7 @@ class Body:
         names: Base names of the scope.
         objective: The model and what is asked of it.
         device: Where the model runs; the model is moved there. None for where its parameters are.
+        needed: Names that the model must have a place for, all of `names` if None; others are left out without one.
 
     Raises:
         NamesError, ShapeError: A tensor of the scope has no place in the model.
@@ -78,7 +79,13 @@ class Body:
     """
 
     def __init__(
-        self, weights: Weights, names: Sequence[str], objective: Objective, *, device: torch.device | None = None
+        self,
+        weights: Weights,
+        names: Sequence[str],
+        objective: Objective,
+        *,
+        device: torch.device | None = None,
+        needed: Collection[str] | None = None,
     ) -> None:
         if not objective.batches:
             raise UsageError("there is nothing to learn from: no batches")
@@ -87,7 +94,10 @@ class Body:
         self.model = model
         self.device = next(model.parameters()).device
         shapes = {name: weights.shape(name) for name in weights.names}
-        places = find_places(model, shapes, names=names)
+        places, problems = search_places(model, shapes, names=names)
+        for name in problems:
+            if needed is None or name in needed:
+                raise problems[name]
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.parts = tuple(_part(name, parameters, place) for name, place in places.items())
         _check_apart(self.parts)

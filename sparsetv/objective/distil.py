@@ -13,7 +13,8 @@ from sparsetv.objective.loss import Inputs
 WIDTH = 64
 """Wider logits are projected at random, anew in every batch, which keeps squared distances on average."""
 
-_TARGET, _SEED = "target", "projection"
+TARGET, PROJECTION = "target", "projection"
+"""What batches carry beside inputs: the teacher's outputs, and the seed that projected them."""
 
 
 def outputs(model: nn.Module, inputs: Inputs, *, seed: int) -> torch.Tensor:
@@ -30,7 +31,9 @@ def outputs(model: nn.Module, inputs: Inputs, *, seed: int) -> torch.Tensor:
     Raises:
         ProbeError: The model has neither logits nor a last hidden state.
     """
-    result: Any = model(**{name: tensor for name, tensor in inputs.items() if name not in {_TARGET, _SEED, "labels"}})
+    result: Any = model(
+        **{name: tensor for name, tensor in inputs.items() if name not in {TARGET, PROJECTION, "labels"}}
+    )
     answer = getattr(result, "logits", None)
     centred = answer is not None
     if answer is None:
@@ -66,7 +69,7 @@ def with_targets(teacher: nn.Module, batches: Iterable[Inputs], *, precision: st
             target = outputs(teacher, moved, seed=seed).cpu()
             if not bool(torch.isfinite(target).all()):
                 raise ProbeError("the fine-tune's outputs on these inputs are not finite")
-            made.append({**batch, _TARGET: target, _SEED: torch.tensor(seed)})
+            made.append({**batch, TARGET: target, PROJECTION: torch.tensor(seed)})
     return made
 
 
@@ -97,6 +100,6 @@ class Distance:
 
     @staticmethod
     def _distance(model: nn.Module, batch: Inputs) -> torch.Tensor:
-        reached = outputs(model, batch, seed=int(batch[_SEED]))
-        distance: torch.Tensor = (reached - batch[_TARGET]).square().mean()
+        reached = outputs(model, batch, seed=int(batch[PROJECTION]))
+        distance: torch.Tensor = (reached - batch[TARGET]).square().mean()
         return distance

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sparsetv.dtypes import SIZES
@@ -94,6 +95,32 @@ def parse_header(data: bytes, *, file_size: int | None, what: str) -> Header:
     tensors = dict(sorted(tensors.items(), key=lambda pair: (pair[1].start, pair[1].stop)))
     _check_cover(tensors, payload=None if file_size is None else file_size - len(data), what=what)
     return Header(len(data), tensors, metadata)
+
+
+def read_header(path: Path | str, *, payload: bool = True) -> Header:
+    """Read and parse the header of a safetensors file; its payload is not read.
+
+    Args:
+        path: The file.
+        payload: Whether the tensors must cover the file's payload exactly.
+
+    Raises:
+        FormatError: It is no safetensors file, or its header breaks the format.
+        OSError: It cannot be read.
+    """
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as file:
+        length = header_size(file.read(64), file_size=size, what=str(path))
+        file.seek(0)
+        return parse_header(file.read(length), file_size=size if payload else None, what=str(path))
+
+
+def is_of_format(path: Path | str, name: str) -> bool:
+    """Whether a file is a safetensors file whose metadata say `format: NAME`; nothing else of it is checked."""
+    try:
+        return read_header(path, payload=False).metadata.get("format") == name
+    except (FormatError, OSError):
+        return False
 
 
 def _metadata(value: Any, what: str) -> dict[str, str]:
