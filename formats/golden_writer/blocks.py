@@ -1,5 +1,6 @@
 """Cutting a task into blocks (SPEC 4); shares no code with sparsetv."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -7,15 +8,23 @@ from typing import Any
 from golden_writer.codecs import Cut, Stream, exact_stream, gap_stream, sign_stream
 from golden_writer.content import Content, Tensor
 
+Code = Callable[[list[Cut]], Stream]
+
 
 @dataclass
 class Plan:
-    """How one block is cut and coded: (tensor of the scope, rows) per piece; `shifts` of 0 unless given."""
+    """How one block is cut and coded: (tensor of the scope, rows) per piece.
+
+    Positions are coded by `gaps`, `shifts` of 0 unless given, or by what `placed` makes of them; values by `codec`, or
+    by what `valued` makes of them.
+    """
 
     pieces: list[tuple[int, int]]
     codec: str = "exact"
     shifts: list[int] | None = None
     short: bool = False
+    placed: Code | None = None
+    valued: Code | None = None
 
 
 @dataclass
@@ -27,9 +36,17 @@ class Block:
     values: Stream
 
 
-def whole(content: Content, *, codec: str = "exact", shifts: list[int] | None = None) -> Plan:
+def whole(
+    content: Content,
+    *,
+    codec: str = "exact",
+    shifts: list[int] | None = None,
+    placed: Code | None = None,
+    valued: Code | None = None,
+) -> Plan:
     """One block of all tensors, its pieces in the short form."""
-    return Plan([(i, rows(tensor)) for i, tensor in enumerate(content.scope)], codec, shifts, short=True)
+    pieces = [(i, rows(tensor)) for i, tensor in enumerate(content.scope)]
+    return Plan(pieces, codec, shifts, short=True, placed=placed, valued=valued)
 
 
 def rows(tensor: Tensor) -> int:
@@ -49,10 +66,9 @@ def encode_blocks(content: Content, plans: list[Plan]) -> list[Block]:
         pieces: list[Any] = [[cut.tensor, cut.rows, len(cut.positions)] for cut in cuts]
         if plan.short:
             pieces = [cuts[0].tensor, [len(cut.positions) for cut in cuts]]
-        shifts = plan.shifts or [0] * len(cuts)
-        blocks.append(
-            Block(pieces, gap_stream(cuts, shifts), {"exact": exact_stream, "sign": sign_stream}[plan.codec](cuts))
-        )
+        placed = plan.placed(cuts) if plan.placed else gap_stream(cuts, plan.shifts or [0] * len(cuts))
+        value_codec = plan.valued or {"exact": exact_stream, "sign": sign_stream}[plan.codec]
+        blocks.append(Block(pieces, placed, value_codec(cuts)))
     return blocks
 
 

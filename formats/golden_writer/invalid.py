@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from golden_writer import broken_files, broken_manifests, broken_streams
+from golden_writer import broken_files, broken_manifests, broken_newer, broken_streams
 from golden_writer.case import Case
 
 
@@ -11,3 +11,4 @@ def cases() -> Iterator[Case]:
     yield from broken_files.cases()
     yield from broken_manifests.cases()
     yield from broken_streams.cases()
+    yield from broken_newer.cases()

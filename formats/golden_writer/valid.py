@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from golden_writer.blocks import Block, Plan, whole
 from golden_writer.content import Content, Extra, Tensor, bits
 from golden_writer.frames import frame, reframe
+from golden_writer.newer import Classes, cell_stream, draw, level_stream, seeded_stream
 from golden_writer.writer import seal
 
 Named = tuple[str, Content, bytes]
@@ -15,7 +16,7 @@ ONE, HALF, MINUS_TWO, MINUS_ZERO = bits(1.0), bits(0.5), bits(-2.0), bits(-0.0)
 
 def files() -> Iterator[Named]:
     """Every valid golden file."""
-    for part in (_shapes, _dtypes_and_values, _gaps, _blocks, _carried, _envelope):
+    for part in (_shapes, _dtypes_and_values, _gaps, _blocks, _carried, _envelope, _cells, _seeded, _levels):
         yield from part()
 
 
@@ -152,6 +153,83 @@ def _envelope() -> Iterator[Named]:
     yield "newer_minor_version", newer, seal(newer, version="1.7")
     for length in (0x0280, 0x0480):  # as little-endian bytes these begin like a Python pickle
         yield _plain(f"header_of_{length}_bytes", _with_header(small, length))
+
+
+def _cells() -> Iterator[Named]:
+    full = [row * 8 + column for row in (1, 4) for column in range(8)]  # rows 1 and 4 whole, column 6 mostly
+    most = sorted({*full, *(row * 8 + 6 for row in (0, 2, 5)), 3})
+    far = {row * 3000 + column for row in range(0, 40, 3) for column in (5, 300, 2999)} | {7, 64000, 64001, 119999}
+    tensors = [
+        Tensor("a", "F32", [6, 8], ramp(most)),
+        Tensor("b", "F32", [9], ramp([2, 3, 8])),
+        Tensor("c", "F32", [4, 5]),
+        Tensor("d", "F32", [40, 3000], ramp(sorted(far))),
+        Tensor("e", "BF16", [2, 2, 3], ramp([0, 1, 2, 6, 7, 8, 11])),
+    ]
+    content = Content(tensors)
+    classes = [
+        Classes([0, 2, 0, 1, 2, 0], [0, 0, 0, 0, 0, 0, 1, 0]),
+        Classes([], []),
+        Classes([], []),
+        Classes([3 * (row % 3 == 0) for row in range(40)], [15 * (column % 9 == 5) for column in range(3000)]),
+        Classes([], [0, 0, 0, 1, 1, 1]),
+    ]
+    yield "cells", content, seal(content, plans=[whole(content, placed=lambda cuts: cell_stream(cuts, classes))])
+
+
+def _seeded() -> Iterator[Named]:
+    drawn = draw(7, 75)
+    least = 13 << 20
+    kept = [[i for i in range(60) if drawn[i] > least], [], [i for i in range(5) if drawn[70 + i] >= drawn[72]]]
+    tensors = [
+        Tensor("a", "F32", [6, 10], ramp(kept[0])), Tensor("b", "F32", [10]), Tensor("c", "F32", [5], ramp(kept[2])),
+    ]  # fmt: skip
+    content = Content(tensors)
+    numbers = [least, 0, drawn[72]]
+    plan = whole(content, placed=lambda cuts: seeded_stream(cuts, 7, numbers))
+    yield "seeded", content, seal(content, plans=[plan])
+
+
+def _levels() -> Iterator[Named]:
+    def leveled(multiples: list[int], unit: float) -> dict[int, int]:
+        return {2 * i: bits(unit * multiple * (-1) ** (i // 2)) for i, multiple in enumerate(multiples)}
+
+    unit = float.fromhex("0x1.5p-13")
+    tensors = [
+        Tensor("five", "F32", [40], leveled([1, 9, 2, 700, 65535, 9], unit)),
+        Tensor("many", "F32", [4, 100], leveled([i * i % 41 for i in range(90)], 1.0)),
+        Tensor("none", "F32", [3]),
+        Tensor("one", "BF16", [9], leveled([1, 1, 1], float.fromhex("0x1p-149"))),
+        Tensor("three", "F32", [12], leveled([0, 5, 3, 3], unit)),
+        Tensor("two", "F32", [3, 6], leveled([4, 6, 6, 4, 4], 0.25)),
+        Tensor("zero", "F32", [3], {0: MINUS_ZERO, 2: 0}),
+    ]
+    units = [unit, 1.0, float.fromhex("0x1p-149"), unit, 0.25, 1.0]
+    content = Content(tensors)
+    yield "levels", content, seal(content, plans=[whole(content, valued=lambda cuts: level_stream(cuts, units))])
+    yield from (_quantized(values, levels) for values, levels in (("q8", 128), ("q4", 8), ("q2", 2), ("budget", 3)))
+    for values, step in (("f16", 2.0**-10), ("bf16", 2.0**-7)):
+        kept = {i: bits((1 + step * (i * 37 % round(1 / step))) * 2.0 ** (i % 5 - 140) * (-1) ** i) for i in range(9)}
+        rounded = Content([Tensor("w", "F32", [20], kept)], changes={"recipe": _recipe(values)})
+        yield _plain(f"values_{values}", rounded)
+
+
+def _quantized(values: str, levels: int) -> Named:
+    unit = float.fromhex("0x1.8cp-9")
+    multiples = [*range(levels), *(i * i % levels for i in range(20))]
+    kept = {3 * i: bits(unit * (m + (values != "q8")) * (-1) ** i) for i, m in enumerate(multiples)}
+    budget = {"asked": "0.15%", "bytes": 4096, "energy": 0.8125, "fixed": 900, "of": "fp32"}
+    changes = {"recipe": _recipe(values), **({"budget": budget} if values == "budget" else {})}
+    content = Content([Tensor("w", "F32", [20, 50], kept)], changes=changes)
+    plan = whole(content, valued=lambda cuts: level_stream(cuts, [unit]))
+    return values if values == "budget" else f"values_{values}", content, seal(content, plans=[plan])
+
+
+def _recipe(values: str) -> dict[str, object]:
+    return {
+        "allocation": "global", "density": 0.5, "exclude": [], "include": [], "localizer": "magnitude",
+        "preset": "all", "values": values,
+    }  # fmt: skip
 
 
 def _with_header(tensors: list[Tensor], length: int) -> Content:

@@ -29,7 +29,7 @@ def seal(
     *,
     changes: Mapping[str, Change] | None = None,
     plans: list[Plan] | None = None,
-    version: str = "1.0",
+    version: str | None = None,
 ) -> bytes:
     """A task file.
 
@@ -38,7 +38,7 @@ def seal(
         changes: By layer (`streams`, `frames`, `stored`, `manifest`, `text`, `manifest_frame`, `header`, `header_text`,
             `file`): takes the layer's value and changes it in place, or returns another.
         plans: The blocks; one block of all tensors unless given.
-        version: The header's `version`.
+        version: The version; the least that has all that the file uses unless given.
     """
 
     def at(name: str, value: Any) -> Any:
@@ -49,6 +49,8 @@ def seal(
     for stream in (stream for block in blocks for stream in (block.positions, block.values)):
         stream.frames = [frame(raw) for raw in stream.raw]
     blocks = at("frames", blocks)
+    if version is None:
+        version = "1.1" if _required(blocks) or "budget" in content.changes else "1.0"
     stored = at("stored", _stored(content, blocks))
     text = at("text", canonical(at("manifest", _manifest(content, blocks, stored, version))))
     packed = at("manifest_frame", frame(text))
@@ -111,7 +113,7 @@ def _manifest(content: Content, blocks: list[Block], stored: Stored, version: st
         ],
         "digest": digest(content),
         "extras": [_extra(extra) for extra in content.extras],
-        "features": {"optional": [], "required": []},
+        "features": {"optional": ["budget"] if "budget" in content.changes else [], "required": _required(blocks)},
         "files": [{"name": name, "size": len(data)} for name, data in content.files.items()],
         "finetuned": {"dtype": None, "missing": [], "outside": [], "prefix": list(content.prefix)},
         "name": "golden",
@@ -129,6 +131,13 @@ def _manifest(content: Content, blocks: list[Block], stored: Stored, version: st
         "version": version, "writer": "golden/1",
         **content.changes,
     }  # fmt: skip
+
+
+def _required(blocks: list[Block]) -> list[str]:
+    """Features (SPEC 9.2) that some blocks need."""
+    return sorted(
+        {s.codec for block in blocks for s in (block.positions, block.values)} & {"cells", "levels", "seeded"}
+    )
 
 
 def _six(value: float) -> float:
