@@ -114,6 +114,26 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """The size that was asked for (SPEC 3.11); information only.
+
+    Attributes:
+        asked: As the user wrote it.
+        of: What shares of a checkpoint refer to, `fp32` or `stored`.
+        bytes: Largest file that this allows.
+        fixed: Bytes of the file that no choice of entries and bits changes, as estimated.
+        energy: Share of the squared L2 norm of the scope's task vector that the stored values keep; None where values
+            were trained.
+    """
+
+    asked: str
+    of: str
+    bytes: int
+    fixed: int
+    energy: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SparseTaskVector:
     """One task: kept deltas per tensor, what the base lacks, and what is needed to check both.
 
@@ -127,6 +147,8 @@ class SparseTaskVector:
         finetuned: Prefix, dtype, missing and changed tensors.
         recipe: How mask and values were chosen.
         probe: Outputs to fit scales to, if the model could be run.
+        drawn: Seed that the mask was drawn from, for masks drawn at random; it is stored instead of positions.
+        budget: The size that was asked for, if one was.
     """
 
     name: str
@@ -138,6 +160,8 @@ class SparseTaskVector:
     finetuned: FineTuned
     recipe: Recipe
     probe: Probe | None = None
+    drawn: int | None = None
+    budget: Budget | None = None
 
     @property
     def nnz(self) -> int:

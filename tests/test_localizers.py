@@ -345,9 +345,9 @@ def test_random_masks_depend_on_the_seed_alone(
     split = np.split(raw, np.cumsum(sizes)[:-1])
     k = data.draw(st.integers(1, sum(sizes)))
     with pytest.MonkeyPatch.context() as patch:
-        import sparsetv.localize.random as module
+        import sparsetv.draws as module
 
-        patch.setattr(module, "CHUNK", data.draw(st.sampled_from([1, 7, 1000])))
+        patch.setattr(module, "_CHUNK", data.draw(st.sampled_from([1, 7, 1000])))
         found = random(Problem(vector, names, k / sum(sizes), seed=seed))
         if int(raw.max()) < np.float32(0.7 * 2**24):
             with pytest.raises(DensityError, match="no entry is kept"):

@@ -1,6 +1,6 @@
 """The safetensors header of a task file, which follows from its manifest (SPEC 1 and 2)."""
 
-from sparsetv.container.manifest import VERSION, Manifest
+from sparsetv.container.manifest import Manifest
 from sparsetv.dtypes import SIZES
 from sparsetv.wire.header import Stored, encode_header, place
 
@@ -34,7 +34,7 @@ def stored_tensors(manifest: Manifest, *, manifest_bytes: int, files_bytes: int)
     return place(entries)
 
 
-def header(stored: list[Stored], *, manifest_sha256: str, version: str = VERSION) -> bytes:
+def header(stored: list[Stored], *, manifest_sha256: str, version: str) -> bytes:
     """Length prefix and canonical header.
 
     Raises:

@@ -5,10 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparsetv.fingerprint import Fingerprint
-from sparsetv.task_vector import FineTuned, Norms, Recipe
+from sparsetv.task_vector import Budget, FineTuned, Norms, Recipe
 
-VERSION = "1.0"
+VERSION = "1.1"
+"""The newest version that this program writes and knows."""
+
+OLDEST = "1.0"
+"""What is written where nothing newer is used, so that old readers go on reading."""
+
 MAJOR = 1
+
+FEATURES = ("cells", "levels", "seeded")
+"""Codecs that came after 1.0; a file names those that it uses (SPEC 9.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +107,15 @@ class Manifest:
     recipe: Recipe
     probe: ProbeEntry | None
     writer: str
-    version: str = VERSION
+    budget: Budget | None = None
+    version: str = OLDEST
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+
+    @property
+    def codecs(self) -> set[str]:
+        """Codecs of all its streams."""
+        return {stream.codec for block in self.blocks for stream in (block.positions, block.values)}
 
     @property
     def nnz(self) -> int:

@@ -1,5 +1,6 @@
 """Manifest to JSON values (SPEC 3)."""
 
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +10,9 @@ from sparsetv.container.manifest import Block, ExtraEntry, Manifest, ProbeEntry,
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON values."""
     base = manifest.base
+    budget = {} if manifest.budget is None else {"budget": asdict(manifest.budget)}
     return {
+        **budget,
         "base": {
             "commit": base.commit,
             "digest": base.digest,

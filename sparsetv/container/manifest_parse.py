@@ -5,19 +5,23 @@ from itertools import pairwise
 from typing import Any
 
 from sparsetv.container.limits import BLOCK_ENTRIES_READ, TENSORS
-from sparsetv.container.manifest import Block, ExtraEntry, FileEntry, Manifest, Piece, ProbeEntry, Stream
+from sparsetv.container.manifest import FEATURES, Block, ExtraEntry, FileEntry, Manifest, Piece, ProbeEntry, Stream
 from sparsetv.container.manifest_json import row_count
 from sparsetv.container.names import check_component, check_file_name, check_tensor_name
 from sparsetv.csr import rows_and_columns
 from sparsetv.dtypes import SIZES, WEIGHT_DTYPES
 from sparsetv.errors import FormatError
 from sparsetv.fingerprint import Fingerprint
-from sparsetv.task_vector import FineTuned, Norms, Recipe
+from sparsetv.task_vector import Budget, FineTuned, Norms, Recipe
 from sparsetv.wire.fields import Fields, as_hex, as_integer, as_list, as_number, as_shape, as_text
 
 _LARGEST_NORM = 1e60
 
-KNOWN_FEATURES: frozenset[str] = frozenset()
+PARAMETERS = (
+    *("shifts", "high_size", "bias", "corrections", "gap_size", "magnitudes"),
+    *("row_classes", "column_classes", "high_sizes", "seed", "least", "counts"),
+)
+"""Parameters of all codecs; which belong to one, it says itself."""
 
 
 def from_json(value: Any) -> Manifest:
@@ -32,7 +36,7 @@ def from_json(value: Any) -> Manifest:
     features.done()
     if list(required) != sorted(set(required)) or list(optional) != sorted(set(optional)):
         raise FormatError("manifest.features: names not in strictly ascending order")
-    unknown = sorted(set(required) - KNOWN_FEATURES)
+    unknown = sorted(set(required) - set(FEATURES))
     if unknown:
         raise FormatError(
             f"the file requires feature {unknown[0]!r}, which this version does not know; update sparsetv"
@@ -53,11 +57,15 @@ def from_json(value: Any) -> Manifest:
         recipe=_recipe(top.fields("recipe")),
         probe=_probe(top.take("probe")),
         writer=top.text("writer"),
+        budget=_budget(top.fields("budget")) if "budget" in optional and top.has("budget") else None,
         version=top.text("version"),
         required=required,
         optional=optional,
     )
     top.done(ignore=frozenset(optional))
+    unnamed = sorted(manifest.codecs & set(FEATURES) - set(required))
+    if unnamed:
+        raise FormatError(f"manifest.features: codec `{unnamed[0]}` is used, and not required")
     return manifest
 
 
@@ -181,8 +189,7 @@ class _Cover:
 
 def _stream(fields: Fields) -> Stream:
     codec, frames = fields.text("codec"), fields.integers("frames", most=1 << 48)
-    names = [key for key in ("shifts", "high_size", "bias", "corrections", "gap_size", "magnitudes") if fields.has(key)]
-    parameters = {key: fields.take(key) for key in names}
+    parameters = {key: fields.take(key) for key in PARAMETERS if fields.has(key)}
     fields.done()
     return Stream(codec, frames, parameters)
 
@@ -265,6 +272,19 @@ def _recipe(fields: Fields) -> Recipe:
     )
     fields.done()
     return recipe
+
+
+def _budget(fields: Fields) -> Budget:
+    energy = fields.take("energy")
+    budget = Budget(
+        asked=fields.text("asked"),
+        of=fields.text("of"),
+        bytes=fields.integer("bytes"),
+        fixed=fields.integer("fixed"),
+        energy=None if energy is None else as_number(energy, where=f"{fields.where}.energy"),
+    )
+    fields.done()
+    return budget
 
 
 def _probe(value: Any) -> ProbeEntry | None:

@@ -86,6 +86,8 @@ def decode(opened: Opened) -> SparseTaskVector:
         finetuned=manifest.finetuned,
         recipe=manifest.recipe,
         probe=_probe(opened),
+        drawn=_seed(manifest),
+        budget=manifest.budget,
     )
     if task.digest() != manifest.digest:
         raise FormatError(f"{opened.what}: content digest is {task.digest()}, the manifest says {manifest.digest}")
@@ -166,7 +168,8 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
 
 def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
     with _naming(what):
-        need = 32 * manifest.nnz + max(map(decoded_bytes, manifest.blocks), default=0) * _THREADS
+        shapes = [manifest.base.shapes[index] for index in manifest.scope]
+        need = 32 * manifest.nnz + max((decoded_bytes(b, shapes) for b in manifest.blocks), default=0) * _THREADS
     need += sum(entry.size for entry in manifest.files)
     if need > limits.decoded_bytes:
         raise LimitError(f"{what}: decoding needs up to {need} bytes, limit {limits.decoded_bytes}; raise the limit")
@@ -208,6 +211,13 @@ def _tensor(slices: list[Slice], dtype: str, shape: tuple[int, ...]) -> SparseTe
         np.concatenate([item.values for item in slices]),
         Corrections(index, np.concatenate([item.corrections.amount for item in slices])),
     )
+
+
+def _seed(manifest: Manifest) -> int | None:
+    """The seed that all positions come from, if there is one."""
+    streams = [block.positions for block in manifest.blocks]
+    seeds = {stream.parameters["seed"] if stream.codec == "seeded" else None for stream in streams}
+    return seeds.pop() if len(seeds) == 1 else None
 
 
 def _extras(opened: Opened) -> dict[str, Extra]:

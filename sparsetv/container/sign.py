@@ -4,23 +4,23 @@ Reference: formats/codecs/sign.md.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from sparsetv.arrays import Bytes, Values
 from sparsetv.container.exact import decode_signs, encode_signs
-from sparsetv.csr import SparseTensor
 from sparsetv.errors import FormatError, UsageError
 from sparsetv.wire.fields import as_list, as_number
 
 
-def is_sign(tensor: SparseTensor) -> bool:
-    """Whether a tensor's values have one magnitude and need no corrections."""
-    magnitudes = np.abs(tensor.values)
-    return not len(tensor.corrections.index) and bool((magnitudes == magnitudes[:1]).all())
+def is_sign(values: Values) -> bool:
+    """Whether a piece's values have one magnitude."""
+    magnitudes = np.abs(values)
+    return bool((magnitudes == magnitudes[:1]).all())
 
 
-def encode(pieces: list[Values]) -> tuple[list[float], Bytes]:
+def encode(pieces: Sequence[Values]) -> tuple[list[float], Bytes]:
     """(magnitude per piece, packed signs of all pieces).
 
     Raises:

@@ -1,6 +1,7 @@
 """SparseTaskVector to bytes (SPEC)."""
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,13 @@ import zstandard
 from sparsetv import __version__
 from sparsetv.arrays import Bytes
 from sparsetv.container import layout
-from sparsetv.container.blocks import Coded, cut, encode_block
+from sparsetv.container.blocks import Coded, cut, encode_block, tensor_starts
 from sparsetv.container.frames import compress
 from sparsetv.container.limits import MANIFEST_BYTES
-from sparsetv.container.manifest import ExtraEntry, FileEntry, Manifest, ProbeEntry
+from sparsetv.container.manifest import FEATURES, OLDEST, VERSION, ExtraEntry, FileEntry, Manifest, ProbeEntry
 from sparsetv.container.manifest_json import to_json
 from sparsetv.container.manifest_parse import from_json
-from sparsetv.container.sign import is_sign
+from sparsetv.csr import SparseTensor
 from sparsetv.errors import LimitError, NonFiniteError
 from sparsetv.task_vector import Probe, SparseTaskVector
 from sparsetv.wire import canonical
@@ -44,7 +45,7 @@ def encode(task: SparseTaskVector) -> Encoded:
     """Encode a task; the same task gives the same bytes on every machine.
 
     Args:
-        task: The task; stored as signs where its recipe says so and its values have one magnitude per tensor.
+        task: The task; each block of it is stored by the codecs that make it smallest.
 
     Raises:
         FormatError: A name that no file may carry.
@@ -52,11 +53,7 @@ def encode(task: SparseTaskVector) -> Encoded:
         NonFiniteError: A value is NaN or infinite.
     """
     _check_finite(task)
-    codec = (
-        "sign" if task.recipe.values in {"sign", "sign-refit"} and all(map(is_sign, task.tensors.values())) else "exact"
-    )
-    with ThreadPoolExecutor(_THREADS) as pool:
-        coded = list(pool.map(lambda slices: encode_block(slices, codec), cut(list(task.tensors.values()))))
+    coded = encode_tensors(task.tensors, seed=task.drawn)
     files = compress(b"".join(content for _, content in sorted(task.files.items())))
     payload: dict[str, bytes | Bytes] = {
         layout.POSITIONS: b"".join(item.positions for item in coded),
@@ -67,6 +64,19 @@ def encode(task: SparseTaskVector) -> Encoded:
     if task.probe is not None:
         payload[layout.PROBE] = np.ascontiguousarray(task.probe.outputs.astype("<f4")).view(np.uint8).reshape(-1)
     return _assemble(task, coded, payload, files_bytes=len(files))
+
+
+def encode_tensors(tensors: Mapping[str, SparseTensor], *, seed: int | None = None) -> list[Coded]:
+    """The blocks of a task: what it costs beside manifest and extras.
+
+    Args:
+        tensors: Kept deltas per tensor of the scope, names ascending.
+        seed: What the mask was drawn from, where it was.
+    """
+    listed = list(tensors.values())
+    starts = tensor_starts(tensor.shape for tensor in listed)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda slices: encode_block(slices, starts, seed=seed), cut(listed)))
 
 
 def _check_finite(task: SparseTaskVector) -> None:
@@ -95,13 +105,15 @@ def _assemble(
     from_json(canonical.loads(text, what="manifest", depth=12))
     frame = zstandard.ZstdCompressor(level=19, write_checksum=True, write_content_size=True).compress(text)
     stored = layout.stored_tensors(manifest, manifest_bytes=len(frame), files_bytes=files_bytes)
-    header = layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest())
+    header = layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest(), version=manifest.version)
     parts = [frame if item.name == layout.MANIFEST else payload[item.name] for item in stored]
     return Encoded((header, *parts))
 
 
 def _manifest(task: SparseTaskVector, coded: list[Coded], *, digest: str, payload_sha256: str) -> Manifest:
     index = {name: number for number, name in enumerate(task.base.names)}
+    used = {stream.codec for item in coded for stream in (item.block.positions, item.block.values)}
+    required = tuple(sorted(used & set(FEATURES)))
     return Manifest(
         name=task.name,
         digest=digest,
@@ -119,6 +131,10 @@ def _manifest(task: SparseTaskVector, coded: list[Coded], *, digest: str, payloa
         recipe=task.recipe,
         probe=None if task.probe is None else _probe(task.probe),
         writer=f"sparsetv/{__version__}",
+        budget=task.budget,
+        version=VERSION if required or task.budget is not None else OLDEST,
+        required=required,
+        optional=() if task.budget is None else ("budget",),
     )
 
 
