@@ -4,6 +4,7 @@ Everything works on unsigned integers of the element's width, so that no library
 -0.0 on the way, and bf16, which numpy lacks, is no special case for callers.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,15 @@ def _fold(signed: NDArray[Any]) -> NDArray[Any]:
     """Reverse the order of negative numbers: sign-magnitude to two's complement and back; keeps the dtype."""
     largest = signed.dtype.type(np.iinfo(signed.dtype).max)
     return np.where(signed < 0, signed ^ largest, signed)
+
+
+def on_grid(numbers: NDArray[np.floating[Any]], *, bits: int = 15) -> NDArray[np.float32]:
+    """Numbers >= 0 as multiples of a power of two, the largest of them below 2^bits such units.
+
+    Args:
+        numbers: Shape (n,), n > 0, finite, float32 or float64.
+        bits: At most 16, so that a file can hold them as whole numbers of units (formats/codecs/levels.md).
+    """
+    exponent = math.frexp(float(numbers.max()))[1] - bits
+    unit = math.ldexp(1.0, max(exponent, -149))
+    return (np.rint(numbers.astype(np.float64) / unit) * unit).astype(np.float32)
