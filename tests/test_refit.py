@@ -30,7 +30,7 @@ from sparsetv.objective.loss import Objective
 from sparsetv.objective.noise import Noise
 from sparsetv.objective.setup import Setup, choose_setup
 from sparsetv.packing.gather import gather
-from sparsetv.quantize.sign import to_signs
+from sparsetv.quantize.named import quantize
 from sparsetv.scales import resolve_scale
 from sparsetv.taskfile import read_task, write_task
 
@@ -120,24 +120,27 @@ def kept(problem: Problem) -> dict[str, SparseTensor]:
     return gather(problem.vector, magnitude(problem).mask)
 
 
-@pytest.mark.parametrize("signs", [False, True])
-def test_refitting_is_adam_on_the_kept_values(trained: Path, signs: bool) -> None:
+@pytest.mark.parametrize("values", ["exact", "sign", "q2"])
+def test_refitting_is_adam_on_the_kept_values(trained: Path, values: str) -> None:
     problem = make_problem(trained, density=0.1)
     assert problem.objective is not None
     objective, base, steps, rate, scale = problem.objective, base_of_problem(problem), 12, 0.05, 1.5
-    tensors = to_signs(kept(problem)) if signs else kept(problem)
+    tensors = quantize(kept(problem), values)
+    signs = values != "exact"
     found = refit(
         Body(problem.vector.base, problem.names, objective),
         tensors,
         scales=dict.fromkeys(tensors, scale),
-        signs=signs,
+        shared=signs,
         steps=steps,
         rate=rate,
     )
     used = {name: tensor for name, tensor in tensors.items() if tensor.nnz}
     starts = {name: torch.from_numpy(tensor.values) * scale for name, tensor in used.items()}
     signed = {name: torch.sign(start) for name, start in starts.items()}
-    free = {n: (s.abs().mean().reshape(1) if signs else s.clone()).requires_grad_() for n, s in starts.items()}
+    tables = {name: sorted(set(start.abs().tolist())) for name, start in starts.items()}
+    codes = {n: torch.tensor([tables[n].index(v) for v in s.abs().tolist()]) for n, s in starts.items()}
+    free = {n: (torch.tensor(tables[n]) if signs else s.clone()).requires_grad_() for n, s in starts.items()}
     count = sum(len(start) for start in starts.values())
     size = rate * math.sqrt(sum(float(start.square().sum()) for start in starts.values()) / count)
     optimizer = torch.optim.Adam(free.values(), lr=1.0, betas=(0.9, 0.99), eps=1e-8)
@@ -145,9 +148,9 @@ def test_refitting_is_adam_on_the_kept_values(trained: Path, signs: bool) -> Non
         optimizer.zero_grad()
         moved = {}
         for name, tensor in used.items():
-            values = free[name] * signed[name] if signs else free[name]
+            deltas = free[name][codes[name]] * signed[name] if signs else free[name]
             index = (torch.from_numpy(tensor.positions),)
-            flat = base[name].reshape(-1).index_put(index, values, accumulate=True)
+            flat = base[name].reshape(-1).index_put(index, deltas, accumulate=True)
             moved[f"bert.{name}"] = flat.reshape(tensor.shape)
         batch = objective.batches[step % len(objective.batches)]
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -161,10 +164,10 @@ def test_refitting_is_adam_on_the_kept_values(trained: Path, signs: bool) -> Non
                 parameter.clamp_(min=0)
     for name in used.keys() - {name for name in used if name.endswith("key.bias")}:  # 0 but for rounding
         tensor = used[name]
-        values = (free[name] * signed[name] if signs else free[name]).detach()
+        deltas = (free[name][codes[name]] * signed[name] if signs else free[name]).detach()
         near = 2e-3 if signs else 8e-3  # 8 bits are kept: half a unit is 0.4 %
         reached = torch.from_numpy(found.tensors[name].values)
-        torch.testing.assert_close(reached, values, rtol=near, atol=0.02 * size)
+        torch.testing.assert_close(reached, deltas, rtol=near, atol=0.02 * size)
         assert np.array_equal(found.tensors[name].positions, tensor.positions)
         assert not len(found.tensors[name].corrections.index)
 

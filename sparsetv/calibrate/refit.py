@@ -12,6 +12,7 @@ import torch
 
 from sparsetv.arrays import Values
 from sparsetv.csr import Corrections, SparseTensor
+from sparsetv.dtypes import on_grid
 from sparsetv.errors import NonFiniteError
 from sparsetv.objective.body import Body, Part
 from sparsetv.progress import Progress, counter
@@ -35,7 +36,7 @@ def refit(
     tensors: Mapping[str, SparseTensor],
     *,
     scales: Mapping[str, float],
-    signs: bool = False,
+    shared: bool = False,
     steps: int,
     rate: float,
     progress: Progress | None = None,
@@ -46,13 +47,13 @@ def refit(
         body: The scope in a live model, with batches and the loss that is minimised, one batch per step.
         tensors: Kept deltas per tensor of the scope.
         scales: What each tensor's deltas are multiplied by to start from.
-        signs: Keep every entry's sign, and train one magnitude per tensor.
+        shared: Keep every entry's sign, and train the few magnitudes that the entries of a tensor share.
         steps: Steps of Adam; the rate rises over the first 5 and then falls to 0 along a cosine.
         rate: Step size as a share of the root mean square of the values that it starts from.
         progress: Reports steps.
 
     Returns:
-        Tensors whose values are to be used at scale 1, rounded to 8 significant bits (with `signs`, float32), without
+        Tensors whose values are to be used at scale 1, rounded to 8 significant bits (with `shared`, to 15), without
         corrections.
 
     Raises:
@@ -63,7 +64,7 @@ def refit(
         bytes per kept entry.
     """
     used = {part.name: part for part in body.parts if tensors[part.name].nnz}
-    kept = {name: _Kept.of(part, tensors[name], body, scale=scales[name], signs=signs) for name, part in used.items()}
+    kept = {name: _Kept.of(part, tensors[name], body, scale=scales[name], shared=shared) for name, part in used.items()}
     size = rate * _rms(list(kept.values()))
     schedule = [size * _share(step, steps) for step in range(steps)]
     report = counter(progress, "refit", steps)
@@ -109,8 +110,9 @@ class _Kept:
         where: The same in `whole`.
         base: The base's values there, float32.
         dtype: Dtype that the stitched weights are rounded to.
-        signs: +-1 per entry where one magnitude is trained; None where every value is.
-        free: What is trained: shape (nnz,), or (1,).
+        signs: +-1 per entry where magnitudes are trained; None where every value is.
+        codes: Which magnitude each entry has, int64; empty where every value is trained.
+        free: What is trained: shape (nnz,), or (magnitudes,).
         first, second: Adam's moments.
     """
 
@@ -120,22 +122,24 @@ class _Kept:
     base: torch.Tensor
     dtype: torch.dtype
     signs: torch.Tensor | None
+    codes: torch.Tensor
     free: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
 
     @classmethod
-    def of(cls, part: Part, tensor: SparseTensor, body: Body, *, scale: float, signs: bool) -> "_Kept":
+    def of(cls, part: Part, tensor: SparseTensor, body: Body, *, scale: float, shared: bool) -> "_Kept":
         index = torch.from_numpy(tensor.positions).to(body.device)
         start = torch.from_numpy(tensor.values).to(body.device) * scale
-        free = start.abs().mean().reshape(1) if signs else start
+        free, codes = torch.unique(start.abs(), return_inverse=True) if shared else (start, index[:0])
         return cls(
             whole=part.place.tensor.view(-1),
             index=index,
             where=part.place.flat(index),
             base=body.base(part.name).reshape(-1)[index],
             dtype={"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[tensor.dtype],
-            signs=torch.where(torch.signbit(start), -1.0, 1.0) if signs else None,
+            signs=torch.where(torch.signbit(start), -1.0, 1.0) if shared else None,
+            codes=codes,
             free=free,
             first=torch.zeros_like(free),
             second=torch.zeros_like(free),
@@ -143,7 +147,7 @@ class _Kept:
 
     def values(self) -> torch.Tensor:
         """Deltas, shape (nnz,)."""
-        return self.free if self.signs is None else self.free * self.signs
+        return self.free if self.signs is None else self.free[self.codes] * self.signs
 
     def write(self) -> None:
         """Put base plus deltas into the model, rounded as a stitch rounds them."""
@@ -154,7 +158,7 @@ class _Kept:
         """One step of Adam; the rounding to the base's dtype is passed over (straight through)."""
         own = gradient.reshape(-1)[self.index]
         if self.signs is not None:
-            own = (own * self.signs).sum().reshape(1)
+            own = torch.zeros_like(self.free).index_add_(0, self.codes, own * self.signs)
         slow, fast = _DECAY
         self.first.mul_(slow).add_(own, alpha=1 - slow)
         self.second.mul_(fast).addcmul_(own, own, value=1 - fast)
@@ -168,7 +172,9 @@ class _Kept:
 def _renewed(name: str, tensor: SparseTensor, kept: _Kept | None) -> SparseTensor:
     if kept is None:
         return replace(tensor, corrections=Corrections.none())
-    values: Values = (kept.values() if kept.signs is not None else kept.values().bfloat16().float()).cpu().numpy()
-    if not np.isfinite(values).all():
+    if not torch.isfinite(kept.free).all():
         raise NonFiniteError(f"{name}: a refitted value is not finite; lower the rate")
+    if kept.signs is not None:
+        kept.free.copy_(torch.from_numpy(on_grid(kept.free.cpu().numpy())))
+    values: Values = (kept.values() if kept.signs is not None else kept.values().bfloat16().float()).cpu().numpy()
     return replace(tensor, values=values, corrections=Corrections.none())

@@ -16,25 +16,21 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option(
         "--density",
-        default="0.01",
-        show_default=True,
         metavar="FRACTION|own",
-        help="Fraction of the scope's entries to keep; own: what the localizer arrives at.",
+        help="Fraction of the scope's entries to keep; own: what the localizer arrives at.  [default: 0.01]",
     ),
     click.option(
         "--scope",
         multiple=True,
-        default=("blocks",),
-        show_default=True,
         metavar="blocks|body|all|GLOB",
-        help="Tensors that may keep entries; repeat for several globs, '!GLOB' excludes.",
+        help="Tensors that may keep entries; repeat for several globs, '!GLOB' excludes.  [default: blocks; with "
+        "--budget body]",
     ),
     click.option(
         "--allocation",
-        type=click.Choice(["global", "tensor"]),
-        default="global",
-        show_default=True,
-        help="One threshold for all tensors, or the same density in each.",
+        type=click.Choice(["global", "tensor", "balanced"]),
+        help="One threshold for all tensors, or the same density in each; with --budget what an error counts: the same "
+        "everywhere, or relative to the tensor's own change, or between.  [default: global; with --budget tensor]",
     ),
     click.option(
         "--localizer",
@@ -96,9 +92,9 @@ _OPTIONS = (
 class Choosing:
     """What the shared options say, as the command line has it."""
 
-    density: str
+    density: str | None
     scope: tuple[str, ...]
-    allocation: str
+    allocation: str | None
     localizer: str
     settings: tuple[str, ...]
     data: str
@@ -119,20 +115,26 @@ class Choosing:
         """Take the shared options out of a command's arguments."""
         return cls(**{name: given.pop(name) for name in cls.__slots__})
 
-    def options(self) -> "PackOptions":
+    def options(self, *, budget: bool = False) -> "PackOptions":
         """The same for the library.
+
+        Args:
+            budget: Whether a size was asked for, which has defaults of its own and leaves no density to choose.
 
         Raises:
             UsageError: A scope, setting or localizer that does not exist.
         """
+        if budget and self.density is not None:
+            raise click.UsageError("--budget decides how many entries are kept; leave out --density")
         from sparsetv.jobs.learning import Learn
         from sparsetv.jobs.options import PackOptions
+        from sparsetv.localize.problem import DENSITY
         from sparsetv.localize.scope import Scope
 
         return PackOptions(
-            density=_number(self.density, "own", "'--density'"),
-            scope=Scope.parse(self.scope),
-            allocation=self.allocation,
+            density=_number(self.density or f"{DENSITY:g}", "own", "'--density'"),
+            scope=Scope.parse(self.scope or (("body",) if budget else ("blocks",))),
+            allocation=self.allocation or ("tensor" if budget else "global"),
             prefix=self.prefix or None,
             seed=self.seed,
             localizer=self.localizer,
@@ -157,6 +159,18 @@ def choosing_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def parse_factors(pairs: tuple[str, ...]) -> dict[str, float]:
+    """`GLOB=FACTOR` words as a mapping."""
+    factors = {}
+    for pair in pairs:
+        glob, _, factor = pair.rpartition("=")
+        found = _number(factor, "", "--importance")
+        if not glob or found is None:
+            raise click.BadParameter(f"{pair!r} is not GLOB=FACTOR", param_hint="--importance")
+        factors[glob] = found
+    return factors
 
 
 def shots(text: str) -> int | None:

@@ -49,6 +49,8 @@ def _print_head(summary: "Summary") -> None:
     click.echo(
         f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint"
     )
+    if summary.budget is not None:
+        click.echo(f"budget      {_budget(summary)}")
     click.echo(f"scale       {'no probe; l2 applies' if summary.scale is None else f'{summary.scale:g} (match)'}")
     for extra in summary.extras:
         click.echo(f"carried     {extra['name']} ({extra['kind']}, {extra['dtype']}, {list(extra['shape'])})")
@@ -56,6 +58,18 @@ def _print_head(summary: "Summary") -> None:
         click.echo(f"files       {', '.join(summary.files)}")
     for name, share in summary.outside:
         click.echo(f"left out    {name}: changed outside the scope, {share:.2%} of the task vector's energy")
+
+
+def _budget(summary: "Summary") -> str:
+    """What was asked for, how far it is used up, for what, and what that keeps."""
+    budget, split = summary.budget or {}, summary.sizes
+    of = f" of {budget['of']}" if "%" in budget["asked"] else ""
+    asked = plain(f"{budget['asked']}{of}") + f" = {budget['bytes']:,} bytes"
+    used = f"{asked}, {_percent(split.file, budget['bytes']):.2f} % used: "
+    parts = {"positions": split.positions, "values": split.values, "rest": split.file - split.positions - split.values}
+    shares = ", ".join(f"{name} {_percent(size, split.file):.1f} %" for name, size in parts.items())
+    kept = "values were trained" if budget["energy"] is None else f"keeps {budget['energy']:.2%} of the energy"
+    return f"{used}{shares}; {kept}"
 
 
 def _percent(part: int, whole: int) -> float:

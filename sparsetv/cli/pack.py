@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsetv.cli.choosing import Choosing, choosing_options
+from sparsetv.cli.choosing import Choosing, choosing_options, parse_factors
 from sparsetv.cli.output import human_bytes, message, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -18,11 +18,24 @@ if TYPE_CHECKING:
 @click.option("--name", help="Name of the task.  [default: that of TASK.stv]")
 @choosing_options
 @click.option(
-    "--values",
-    type=click.Choice(["exact", "sign"]),
-    default="exact",
+    "--budget",
+    metavar="1%|7MB|0.3bpp",
+    help="Largest size of the file: as many entries, as finely, as fit. Bytes, bits per parameter, or a share of --of.",
+)
+@click.option(
+    "--of",
+    type=click.Choice(["fp32", "stored"]),
+    default="fp32",
     show_default=True,
-    help="Exact deltas, or one bit per entry.",
+    help="What a share means: of the fine-tune in float32, or as it is stored.",
+)
+@click.option(
+    "--importance", multiple=True, metavar="GLOB=FACTOR", help="With --budget: what errors in some tensors count."
+)
+@click.option(
+    "--values",
+    type=click.Choice(["exact", "f16", "bf16", "q8", "q4", "q2", "sign"]),
+    help="How kept deltas are stored.  [default: exact; with --budget what errs least]",
 )
 @click.option(
     "--probe/--no-probe",
@@ -42,7 +55,10 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     finetuned: str,
     output: str,
     name: str | None,
-    values: str,
+    budget: str | None,
+    of: str,
+    importance: tuple[str, ...],
+    values: str | None,
     probe: bool | None,
     mask: str | None,
     refit: str | None,
@@ -60,7 +76,9 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     from sparsetv.jobs.options import RefitOptions
     from sparsetv.jobs.pack import pack_to
 
-    options = replace(Choosing.take(shared).options(), values=values, probe=probe, mask=mask)
+    choosing = Choosing.take(shared)
+    options = replace(choosing.options(budget=budget is not None), values=values, probe=probe, mask=mask)
+    options = replace(options, budget=budget, of=of, importance=parse_factors(importance))
     if refit is not None:
         options = replace(options, refit=RefitOptions(refit, options.learn.shots, refit_steps))
     with progress_bars() as progress:
@@ -74,6 +92,7 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
         f"{output}: {human_bytes(summary.sizes.file)}, {task.nnz:,} of {task.numel:,} entries ({task.density:.4%}), "
         f"{100 * summary.sizes.core / summary.scope_bytes:.3f} % of the scope, "
         f"{100 * summary.sizes.file / summary.checkpoint_bytes:.3f} % of the checkpoint"
+        + (f", {task.budget.energy:.1%} of the energy" if task.budget and task.budget.energy is not None else "")
         + (f", match scale {task.probe.scale:g}" if task.probe else "")
     )
 

@@ -1,6 +1,6 @@
 """What a task file holds, without decoding its entries."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Summary:
         checkpoint_bytes: Bytes of the whole base in its dtypes.
         bits: Bits per kept entry for positions, values and the rest (framing).
         sizes: Bytes by what they are for.
+        budget: What was asked for, its largest size, and the share of the task vector's energy that is kept; None where
+            no size was asked for.
     """
 
     path: str
@@ -54,6 +56,7 @@ class Summary:
     prefix: tuple[str, str]
     scale: float | None
     probe: dict[str, Any] | None
+    budget: dict[str, Any] | None
     tensors: tuple[TensorSummary, ...]
 
 
@@ -95,6 +98,7 @@ def inspect(path: str | Path) -> Summary:
         scale=None if probe is None else probe.scale,
         probe=None if probe is None else {"kind": probe.kind, "seed": probe.seed, "count": probe.count,
                                           "recorded": probe.recorded, "distance": probe.distance},
+        budget=None if manifest.budget is None else asdict(manifest.budget),
         tensors=tuple(
             TensorSummary(base.names[i], base.dtypes[i], base.shapes[i], nnz, nnz / numel if numel else 0.0, n.l1, n.l2)
             for i, nnz, numel, n in zip(manifest.scope, counts, numels, manifest.norms, strict=True)

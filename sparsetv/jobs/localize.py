@@ -116,21 +116,29 @@ def with_tail(vector: TaskVector, found: Localized, scope: Scope, *, density: fl
         scope: Its scope. Only `blocks` as a whole has a tail; what it excludes stays out.
         density: Density in each of those tensors; tensors too small to keep an entry at it keep none.
     """
-    if scope.preset != "blocks" or scope.include:
-        return found
-    comparable = set(vector.comparable())
-    wanted = [n for n in vector.base.names if n in comparable and _is_weight(vector, n)]
-    blocks = set(Scope("blocks").covered(wanted))
-    body = [name for name in Scope("body", exclude=scope.exclude).covered(wanted) if name not in blocks]
-    changed = [name for name in body if vector.base.numel(name) * density >= 1 and _changed(vector, name)]
+    changed = tail_names(vector, scope, density=density)
     if not changed:
         return found
-    tail = run_localizer("magnitude", Problem(vector, tuple(changed), density, "tensor"))
+    tail = run_localizer("magnitude", Problem(vector, changed, density, "tensor"))
     positions = {**found.mask.positions, **tail.mask.positions}
     shapes = {**found.mask.shapes, **tail.mask.shapes}
     names = sorted(shapes)
     mask = Mask({name: shapes[name] for name in names}, {name: positions[name] for name in names})
     return Localized(mask, {**found.norms, **tail.norms}, found.notes)
+
+
+def tail_names(vector: TaskVector, scope: Scope, *, density: float) -> tuple[str, ...]:
+    """Changed tensors between the blocks and the head that are large enough to keep an entry at a density, ascending.
+
+    Only scope `blocks` as a whole has such a tail; what it excludes stays out.
+    """
+    if scope.preset != "blocks" or scope.include:
+        return ()
+    comparable = set(vector.comparable())
+    wanted = [n for n in vector.base.names if n in comparable and _is_weight(vector, n)]
+    blocks = set(Scope("blocks").covered(wanted))
+    body = [name for name in Scope("body", exclude=scope.exclude).covered(wanted) if name not in blocks]
+    return tuple(name for name in body if vector.base.numel(name) * density >= 1 and _changed(vector, name))
 
 
 def _changed(vector: TaskVector, name: str) -> bool:

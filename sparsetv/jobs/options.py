@@ -9,8 +9,6 @@ from sparsetv.localize.names import Settings
 from sparsetv.localize.problem import DENSITY
 from sparsetv.localize.scope import Scope
 
-VALUES = ("exact", "sign")
-
 
 @dataclass(frozen=True, slots=True)
 class RefitOptions:
@@ -32,6 +30,8 @@ class RefitOptions:
     rate: float = 0.15
     batch_size: int = 32
     tail: float = 0.1
+    spread: float = 1.3
+    polish: int = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,9 @@ class PackOptions:
     Attributes:
         density: Fraction of the scope to keep, in (0, 1]; None for what the localizer arrives at by itself.
         scope: Which tensors may keep entries.
-        allocation: `global` or `tensor`, see `sparsetv.localize.problem`.
-        values: `exact` or `sign`.
+        allocation: `global` or `tensor`, see `sparsetv.localize.problem`; with a budget what an error counts in each
+            tensor, also `balanced`, see `sparsetv.jobs.budget`.
+        values: A name of `sparsetv.quantize.named.VALUES`; None for `exact`, and with a budget for what errs least.
         prefix: (from, to) between the names of base and fine-tune where the rule cannot tell.
         probe: Whether `pack_files` runs the models; None for wherever they can be built and run and the fine-tune has
             at most 4 GiB.
@@ -53,12 +54,16 @@ class PackOptions:
         others: Fine-tunes of the same base that `tall` compares with.
         mask: Mask file to use instead of a localizer.
         refit: How kept values are trained by `pack_files`; None to keep the fine-tune's.
+        budget: Largest size of the file, such as `1%`, `7MB` or `0.3bpp`, which density and bits are chosen for; None
+            to keep `density` entries, whatever their size.
+        of: What a share means: `fp32` (4 bytes per parameter of the fine-tune) or `stored` (its tensors' bytes).
+        importance: With a budget, factors on what a squared error counts, by globs over tensor names.
     """
 
     density: float | None = DENSITY
     scope: Scope = field(default_factory=Scope)
     allocation: str = "global"
-    values: str = "exact"
+    values: str | None = None
     prefix: tuple[str, str] | None = None
     probe: bool | None = None
     seed: int = 0
@@ -68,6 +73,9 @@ class PackOptions:
     others: tuple[str | Path, ...] = ()
     mask: str | Path | None = None
     refit: RefitOptions | None = None
+    budget: str | None = None
+    of: str = "fp32"
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

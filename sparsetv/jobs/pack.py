@@ -1,6 +1,6 @@
 """Job one: a base and a fine-tune become one task file's content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +8,19 @@ from pathlib import Path
 from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.container.names import check_component
+from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
-from sparsetv.jobs.localize import choose_mask, open_pair, scope_names, with_tail
-from sparsetv.jobs.options import VALUES, PackOptions
-from sparsetv.localize.problem import Localized
+from sparsetv.jobs.budget import Draft, marked, pack_within, spread
+from sparsetv.jobs.localize import choose_mask, open_pair, scope_names, tail_names, with_tail
+from sparsetv.jobs.options import PackOptions, RefitOptions
 from sparsetv.packing.carried import Carried, carry
 from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
 from sparsetv.progress import Progress
-from sparsetv.quantize.sign import to_signs
-from sparsetv.task_vector import Recipe, SparseTaskVector
+from sparsetv.quantize.named import check_values, quantize
+from sparsetv.task_vector import Norms, Recipe, SparseTaskVector
 from sparsetv.taskfile import is_task_file, write_task
 
 
@@ -68,29 +69,46 @@ def pack_files(
     Raises:
         ProbeError: A probe was insisted on and cannot be made.
     """
-    from sparsetv.jobs.probe import AUTO_BYTES, add_probe  # noqa: PLC0415
-    from sparsetv.jobs.refit import refit_task  # noqa: PLC0415
+    from sparsetv.jobs.probe import AUTO_BYTES, add_probe, probe_bytes  # noqa: PLC0415
 
     chosen = options or PackOptions()
     if chosen.refit is not None and chosen.probe is False:
         raise UsageError("refitting starts from the probe's scale; leave out --no-probe")
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
-    task = pack_vector(vector, name=name or default_name(finetuned), options=chosen, progress=progress)
+    title = name or default_name(finetuned)
     if chosen.refit is not None:
-        task = add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
-        return refit_task(task, vector, options=chosen, how=chosen.refit, progress=progress)
-    if chosen.probe is False:
-        return task
+        return _refitted(vector, title, chosen, chosen.refit, progress)
+    reserve = 0
     try:
         if chosen.probe is None and vector.finetuned.total_bytes > AUTO_BYTES:
             raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
+        if chosen.probe is not False and chosen.budget is not None:
+            reserve = probe_bytes(vector, carry(vector, scope_names(vector, chosen.scope), name=title))
+        task = pack_vector(vector, name=title, options=chosen, reserve=reserve, progress=progress)
+        if chosen.probe is False:
+            return task
         return add_probe(task, vector.base, vector.finetuned, seed=chosen.seed, progress=progress)
     except ProbeError as error:
         if chosen.probe:
             raise
         if note is not None:
             note(f"no probe, so no match scale: {error}")
-        return task
+        return pack_vector(vector, name=title, options=chosen, progress=progress)
+
+
+def _refitted(
+    vector: TaskVector, name: str, options: PackOptions, how: RefitOptions, progress: Progress | None
+) -> SparseTaskVector:
+    """A task with trained values, of the size that was asked for if one was."""
+    from sparsetv.jobs.probe import add_probe  # noqa: PLC0415
+    from sparsetv.jobs.refit import refit_task, refit_within  # noqa: PLC0415
+
+    wide = options if options.budget is None else spread(options, vector.finetuned, how.spread)
+    task = pack_vector(vector, name=name, options=wide, progress=progress)
+    task = add_probe(task, vector.base, vector.finetuned, seed=options.seed, progress=progress)
+    if options.budget is None:
+        return refit_task(task, vector, options=options, how=how, progress=progress)
+    return refit_within(marked(task, vector.finetuned, options), vector, options=options, how=how, progress=progress)
 
 
 def pack_to(
@@ -131,23 +149,60 @@ def default_name(finetuned: str | Path) -> str:
 
 
 def pack_vector(
-    vector: TaskVector, *, name: str, options: PackOptions, progress: Progress | None = None
+    vector: TaskVector, *, name: str, options: PackOptions, reserve: int = 0, progress: Progress | None = None
 ) -> SparseTaskVector:
-    """Pack an opened base and fine-tune; see `pack`."""
+    """Pack an opened base and fine-tune; see `pack`.
+
+    Args:
+        vector: Base and fine-tune.
+        name: Name of the task.
+        options: How to choose and store entries.
+        reserve: With a budget, bytes that are yet to come.
+        progress: Reports entries read.
+    """
     _check_name(name)
-    if options.values not in VALUES:
-        raise UsageError(f"unknown values {options.values!r}; known are {', '.join(VALUES)}")
+    check_values(options.values or "exact")
     names = scope_names(vector, options.scope)
     carried = carry(vector, names, name=name)
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
-        found = choose_mask(vector, names, carried, options, progress=progress)
-        if options.refit is not None and options.refit.tail:
-            found = with_tail(vector, found, options.scope, density=options.refit.tail)
-        task = _assemble(vector, carried, options, found, identities.result)
+
+        outside: list[tuple[tuple[str, float], ...]] = []  # read once, however many drafts there are
+
+        def draft(tensors: Mapping[str, SparseTensor], norms: Mapping[str, Norms]) -> SparseTaskVector:
+            if not outside:
+                outside.append(changed_outside(vector, tensors, norms))
+            task = _assemble(vector, carried, options, tensors, norms, identities.result())
+            return replace(task, finetuned=replace(carried.finetuned, outside=outside[0]))
+
+        if options.budget is not None:
+            if options.refit is not None and options.refit.tail:
+                names = tuple(sorted({*names, *tail_names(vector, options.scope, density=options.refit.tail)}))
+            task = pack_within(vector, names, options, draft, reserve=reserve, progress=progress)
+        else:
+            task = _pack_mask(vector, names, carried, options, draft, progress)
     for side in (vector.base, vector.finetuned):
         side.check_unchanged()
     return task
+
+
+def _pack_mask(
+    vector: TaskVector,
+    names: tuple[str, ...],
+    carried: Carried,
+    options: PackOptions,
+    draft: Draft,
+    progress: Progress | None,
+) -> SparseTaskVector:
+    """The entries of a mask that is found or given."""
+    found = choose_mask(vector, names, carried, options, progress=progress)
+    if options.refit is not None and options.refit.tail:
+        found = with_tail(vector, found, options.scope, density=options.refit.tail)
+    tensors = quantize(gather(vector, found.mask), options.values or "exact")
+    task = draft(tensors, {key: found.norms[key] for key in tensors})
+    drawn = options.seed if options.localizer == "random" and options.mask is None else None
+    density = options.density if options.mask is None else None
+    return replace(task, drawn=drawn, recipe=replace(task.recipe, density=density or found.mask.density))
 
 
 def _check_name(name: str) -> None:
@@ -165,36 +220,38 @@ def _assemble(
     vector: TaskVector,
     carried: Carried,
     options: PackOptions,
-    found: Localized,
-    identities: Callable[[], list[TensorIdentity]],
+    tensors: Mapping[str, SparseTensor],
+    norms: Mapping[str, Norms],
+    identities: list[TensorIdentity],
 ) -> SparseTaskVector:
-    tensors = gather(vector, found.mask)
-    outside = changed_outside(vector, tensors, found.norms)
-    task = SparseTaskVector(
+    names = sorted(tensors)
+    base = fingerprint(
+        identities,
+        touched=[key for key in names if tensors[key].nnz],
+        repo=vector.base.location.repo,
+        commit=vector.base.location.commit,
+    )
+    kept, entries = sum(tensors[key].nnz for key in names), sum(tensors[key].numel for key in names)
+    return SparseTaskVector(
         name=carried.name,
-        base=fingerprint(
-            identities(),
-            touched=[key for key, tensor in tensors.items() if tensor.nnz],
-            repo=vector.base.location.repo,
-            commit=vector.base.location.commit,
-        ),
-        tensors=tensors,
-        norms={key: found.norms[key] for key in tensors},
+        base=base,
+        tensors={key: tensors[key] for key in names},
+        norms={key: norms[key] for key in names},
         extras=carried.extras,
         files=carried.files,
-        finetuned=replace(carried.finetuned, outside=outside),
-        recipe=_recipe(options, found),
+        finetuned=carried.finetuned,
+        recipe=_recipe(options, kept / entries if entries else 0.0),
     )
-    return replace(task, tensors=to_signs(tensors)) if options.values == "sign" else task
 
 
-def _recipe(options: PackOptions, found: Localized) -> Recipe:
+def _recipe(options: PackOptions, density: float) -> Recipe:
+    localizer = "rate-distortion" if options.budget is not None else options.localizer
     return Recipe(
-        localizer=options.localizer if options.mask is None else "mask",
-        density=found.mask.density if options.density is None or options.mask is not None else float(options.density),
+        localizer=localizer if options.mask is None else "mask",
+        density=density,
         allocation=options.allocation,
         preset=options.scope.preset,
         include=options.scope.include,
         exclude=options.scope.exclude,
-        values=options.values,
+        values=options.values or ("exact" if options.budget is None else "budget"),
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.base import base_of
+from sparsetv.compose.weights import Carrier
 from sparsetv.difference import TaskVector
 from sparsetv.jobs.models import frame, graft, task_model, whole_model
 from sparsetv.progress import Progress
@@ -15,6 +16,9 @@ CEILING = 1.1
 
 Without a ceiling the worst of five fine-tunes lost 0.022 accuracy against its best scale, with this one 0.015.
 """
+
+_ENTRY = 320
+"""Bytes of header and manifest that a probe takes."""
 
 AUTO_BYTES = 4 << 30
 """Fine-tunes above this size are probed only when asked: three copies in float32 must fit in memory."""
@@ -58,6 +62,20 @@ def add_probe(
         distance=found.distance,
     )
     return replace(task, probe=probe)
+
+
+def probe_bytes(vector: TaskVector, task: Carrier) -> int:
+    """About what a probe will take of a file, found by running the fine-tune on one input.
+
+    Raises:
+        ProbeError: The models cannot be built or run.
+    """
+    from sparsetv.calibrate.forward import answers  # noqa: PLC0415
+    from sparsetv.objective.setup import COUNT, choose_setup  # noqa: PLC0415
+
+    plain = task_model(base_of(vector.base, {}), task, None)
+    outputs = answers(whole_model(task, vector.finetuned), choose_setup(plain, count=1)).outputs
+    return outputs.nbytes * COUNT + _ENTRY
 
 
 def graft_distance(task: SparseTaskVector, vector: TaskVector, probe: Probe) -> float:

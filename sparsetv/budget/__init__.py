@@ -1,0 +1,1 @@
+"""From a number of bytes to entries and bits: rate-distortion over the whole task vector."""

@@ -1,0 +1,55 @@
+"""Candidates to stored tensors, as a plan says; and how much of the task vector they keep."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from sparsetv.arrays import Values
+from sparsetv.budget.rate import levels_of
+from sparsetv.csr import SparseTensor
+
+_SIXTEENTHS = 16
+
+
+def cut(tensor: SparseTensor, *, least: float, step: float) -> SparseTensor:
+    """Keep entries of at least some magnitude, each at the mean of its level.
+
+    Args:
+        tensor: Candidates with their deltas.
+        least: Smallest magnitude that is kept.
+        step: Width of a level; infinite for a single one.
+    """
+    magnitudes = np.abs(tensor.values)
+    kept = np.flatnonzero(magnitudes >= least)
+    deltas, magnitudes = tensor.values[kept], magnitudes[kept]
+    values = np.copysign(_means(magnitudes, least, step), deltas) if len(kept) else deltas
+    return SparseTensor(tensor.dtype, tensor.shape, tensor.positions[kept], values)
+
+
+def _means(magnitudes: Values, least: float, step: float) -> Values:
+    """Mean of each magnitude's level, as a multiple of a sixteenth of the step that takes few bits."""
+    levels = levels_of(magnitudes, least, step)
+    counts = np.bincount(levels)
+    sums = np.bincount(levels, weights=magnitudes.astype(np.float64))
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    width = step if math.isfinite(step) else float(means.max())
+    exponent = math.frexp(width / _SIXTEENTHS)[1] - (0 if math.isfinite(step) else 8)
+    unit = math.ldexp(1.0, max(exponent, -149))
+    return (np.maximum(np.rint(means / unit), 1) * unit).astype(np.float32)[levels]
+
+
+def energy(tensors: Mapping[str, SparseTensor], deltas: Mapping[str, Values], whole: float) -> float:
+    """Share of a task vector's squared L2 norm that stored values keep, 6 digits.
+
+    Args:
+        tensors: What is stored.
+        deltas: The deltas at the same entries.
+        whole: The squared norm.
+    """
+    gains = [
+        float((2 * d * v - v * v).cumsum()[-1])
+        for v, d in ((tensors[n].values.astype(np.float64), deltas[n].astype(np.float64)) for n in tensors)
+        if len(v)
+    ]
+    return float(f"{math.fsum(gains) / whole:.6g}") if whole else 1.0

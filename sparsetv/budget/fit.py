@@ -1,0 +1,90 @@
+"""The plan whose file comes closest to a size from below; it is found on histograms, files are made twice or so."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsetv.budget.cut import cut
+from sparsetv.budget.histogram import Histograms, Reals
+from sparsetv.budget.rate import Plan, solve, threshold
+from sparsetv.csr import SparseTensor
+from sparsetv.errors import LimitError
+
+LEAST_FULL = 0.97
+"""Share of the size that a file should fill."""
+
+_AIM = 0.994
+_TRIES = 6
+
+Tensors = dict[str, SparseTensor]
+Quantize = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stock:
+    """What a file may hold.
+
+    Attributes:
+        tensors: Candidates per tensor with their deltas, names ascending.
+        entries: Entries per tensor.
+        weights: What a squared error counts in each tensor.
+        quantize: How kept deltas are stored; None for means of levels that the plan chooses.
+        guess: Bits of a kept entry to begin with, where `quantize` is given.
+    """
+
+    tensors: Mapping[str, SparseTensor]
+    entries: Reals
+    weights: Reals
+    quantize: Quantize | None = None
+    guess: float = 0.0
+
+    def plan(self, histograms: Histograms, bits: float) -> Plan:
+        """The best plan for some bits, by the histograms."""
+        if self.quantize is None:
+            return solve(histograms, self.entries, self.weights, bits=bits)
+        return threshold(histograms, self.weights, kept=bits / self.guess, each=self.guess)
+
+    def apply(self, plan: Plan) -> Tensors:
+        """What a plan keeps, as it is stored."""
+        pairs = zip(self.tensors.items(), plan.least.tolist(), plan.step.tolist(), strict=True)
+        if self.quantize is None:
+            return {name: cut(tensor, least=least, step=step) for (name, tensor), least, step in pairs}
+        return self.quantize({name: _above(tensor, least) for (name, tensor), least, _ in pairs})
+
+
+def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Tensors:
+    """Tensors whose file is at most `limit` bytes, and at least 97 % of it where there is so much to keep.
+
+    Args:
+        stock: What there is to keep.
+        size_of: Bytes of the file that holds some tensors.
+        limit: Largest size.
+
+    Raises:
+        LimitError: Not even a file without entries is small enough.
+    """
+    empty = {name: _above(tensor, np.inf) for name, tensor in stock.tensors.items()}
+    fixed = size_of(empty)
+    if fixed >= limit:
+        raise LimitError(
+            f"a file without a single entry takes {fixed} bytes (heads, carried files, probe, names), the budget "
+            f"is {limit}; ask for more, or leave the probe out with --no-probe"
+        )
+    histograms = Histograms.exact(stock.tensors.values())
+    best, largest, ratio = empty, 0, 1.0
+    for _ in range(_TRIES):
+        plan = stock.plan(histograms, 8 * (limit - fixed) * _AIM / ratio)
+        tensors = stock.apply(plan)
+        size = size_of(tensors)
+        if largest < size <= limit:
+            best, largest = tensors, size
+        if LEAST_FULL * limit <= size <= limit or not plan.bits or (plan.complete and size <= limit):
+            break
+        ratio = 8 * (size - fixed) / plan.bits
+    return best
+
+
+def _above(tensor: SparseTensor, least: float) -> SparseTensor:
+    kept = np.flatnonzero(np.abs(tensor.values) >= least)
+    return SparseTensor(tensor.dtype, tensor.shape, tensor.positions[kept], tensor.values[kept])

@@ -1,0 +1,92 @@
+"""How many entries of each tensor exceed a magnitude, and what they add up to: all that the search looks at."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsetv.csr import SparseTensor
+
+SHIFT = 17
+"""float32 patterns are binned by their upper 15 bits: 64 bins per octave."""
+
+BINS = 1 << 14
+
+Reals = NDArray[np.float64]
+
+
+def bins_of(magnitudes: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Bin of each number >= 0, ascending with it."""
+    return magnitudes.view(np.uint32) >> np.uint32(SHIFT)
+
+
+def count(magnitudes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Numbers per bin, shape (BINS,); zeros count nowhere."""
+    return np.bincount(bins_of(magnitudes[magnitudes > 0]), minlength=BINS)
+
+
+def lower_edge(bins: NDArray[np.int64]) -> Reals:
+    """Smallest number of each bin; infinite past the last."""
+    return (np.minimum(bins, BINS - 64).astype(np.uint32) << np.uint32(SHIFT)).view(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histograms:
+    """Magnitudes of several tensors.
+
+    Attributes:
+        first: The bin that column 0 stands for; all below it is in column 0, too.
+        counts: Shape (tensors, bins + 1): entries in column j and above.
+        sums: The same shape: what their magnitudes add up to, by the middle of their bins.
+    """
+
+    first: int
+    counts: Reals
+    sums: Reals
+
+    @classmethod
+    def of(cls, counted: list[NDArray[np.int64]], weights: list[float]) -> "Histograms":
+        """From counts per bin, shape (BINS,) each, of tensors that were sampled.
+
+        Args:
+            counted: Entries per bin.
+            weights: How many entries each of them stands for.
+        """
+        whole = np.array(counted, np.float64) * np.array(weights)[:, None]
+        used = np.flatnonzero(whole.any(axis=0))
+        last = int(used[-1]) if len(used) else 0
+        first = max(int(used[0]) if len(used) else 0, last - 24 * 64)
+        kept = whole[:, first : last + 1].copy()
+        kept[:, 0] += whole[:, :first].sum(axis=1)
+        edges = lower_edge(np.arange(first, last + 2))
+        middle = (edges[1:] + edges[:-1]) / 2
+        return cls(first, _above(kept), _above(kept * middle))
+
+    @classmethod
+    def exact(cls, tensors: Iterable[SparseTensor]) -> "Histograms":
+        """Of all values of some tensors."""
+        counted = [count(np.abs(tensor.values)) for tensor in tensors]
+        return cls.of(counted, [1.0] * len(counted))
+
+    def column(self, magnitudes: Reals) -> NDArray[np.int64]:
+        """Column whose entries and all above reach a magnitude, rounded up to the next bin."""
+        least = np.minimum(magnitudes, 3e38).astype(np.float32)
+        found = bins_of(least).astype(np.int64)
+        found += lower_edge(found) < magnitudes
+        return np.clip(found - self.first, 0, self.counts.shape[1] - 1)
+
+    def top(self) -> Reals:
+        """What every magnitude lies below, shape (tensors,); 0 where there is none."""
+        empty = np.argmin(self.counts > 0, axis=1)  # the first column that nothing reaches
+        return np.where(self.counts[:, 0] > 0, lower_edge(empty + self.first), 0.0)
+
+    def edge(self, columns: NDArray[np.int64]) -> Reals:
+        """Smallest magnitude of a column; 0 of the first."""
+        return np.where(columns == 0, 0.0, lower_edge(columns + self.first))
+
+
+def _above(columns: Reals) -> Reals:
+    """Sums over a column and all after it, with a last column of 0."""
+    total = np.cumsum(columns[:, ::-1], axis=1)[:, ::-1]
+    return np.concatenate([total, np.zeros((len(columns), 1))], axis=1)

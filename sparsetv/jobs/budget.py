@@ -1,0 +1,165 @@
+"""Packing to a size: which entries, and how many bits each, so that the file is as large as asked for."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from sparsetv.budget.ask import Ask
+from sparsetv.budget.candidates import Candidates, collect, sample
+from sparsetv.budget.cut import energy
+from sparsetv.budget.fit import Stock, Tensors, fit
+from sparsetv.budget.histogram import Histograms, Reals
+from sparsetv.budget.rate import solve, threshold
+from sparsetv.checkpoint.reading import Checkpoint
+from sparsetv.container.writer import encode
+from sparsetv.difference import TaskVector
+from sparsetv.errors import UsageError
+from sparsetv.jobs.options import PackOptions
+from sparsetv.packing.gather import gather_tensor
+from sparsetv.progress import Progress
+from sparsetv.quantize.named import quantize
+from sparsetv.task_vector import Budget, Norms, SparseTaskVector
+
+ALLOCATIONS = ("global", "tensor", "balanced")
+"""What a squared error counts: the same everywhere, over the tensor's mean square, or over the root of that."""
+
+_GUESS = {"exact": 28.0, "f16": 17.0, "bf16": 14.0, "q8": 12.0, "q4": 10.5, "q2": 8.5, "sign": 7.5}
+_MARGIN = 1.3
+_SPARE = 0.9  # candidates reach below the guessed thresholds, since those come from a sample
+_CHANGED = 8.0  # bits per changed entry from which a budget may hold all of them exactly
+
+Draft = Callable[[Tensors, Mapping[str, Norms]], SparseTaskVector]
+
+
+def check_budget(options: PackOptions) -> Ask:
+    """The size that the options ask for.
+
+    Raises:
+        UsageError: It is none, or something else is asked for that a size decides.
+    """
+    ask = Ask.parse(str(options.budget), of=options.of)
+    if options.localizer != "magnitude" or options.mask is not None:
+        raise UsageError("a budget chooses the entries itself; leave out the mask and the localizer")
+    if options.allocation not in ALLOCATIONS:
+        raise UsageError(f"unknown allocation {options.allocation!r}; known are {', '.join(ALLOCATIONS)}")
+    return ask
+
+
+def limit_of(ask: Ask, checkpoint: Checkpoint) -> int:
+    """The size in bytes, shares being those of the fine-tune."""
+    return ask.bytes(parameters=sum(checkpoint.numel(name) for name in checkpoint.names), stored=checkpoint.total_bytes)
+
+
+def spread(options: PackOptions, checkpoint: Checkpoint, factor: float) -> PackOptions:
+    """Options that ask for a multiple of the size."""
+    return replace(options, budget=str(int(factor * limit_of(check_budget(options), checkpoint))))
+
+
+def marked(task: SparseTaskVector, checkpoint: Checkpoint, options: PackOptions) -> SparseTaskVector:
+    """A task that says what size was asked for; its values are to be trained, so it does not say what they keep."""
+    ask = check_budget(options)
+    return _marked(task, ask, limit_of(ask, checkpoint), 0, None)
+
+
+def pack_within(
+    vector: TaskVector,
+    names: tuple[str, ...],
+    options: PackOptions,
+    draft: Draft,
+    *,
+    reserve: int = 0,
+    progress: Progress | None = None,
+) -> SparseTaskVector:
+    """The task whose file fits the budget that the options ask for, with the least squared error.
+
+    Args:
+        vector: Base and fine-tune.
+        names: Base names of the scope.
+        options: Budget, allocation, importance and values.
+        draft: Makes a task of tensors and norms.
+        reserve: Bytes that something yet to come will take.
+        progress: Reports entries read.
+
+    Raises:
+        LimitError: The budget is smaller than what must be in the file.
+        UsageError: The options contradict each other.
+    """
+    ask = check_budget(options)
+    limit = limit_of(ask, vector.finetuned)
+    guessed, squares = sample(vector, names)
+    entries = np.array([float(vector.base.numel(name)) for name in names])
+    weights = importance(names, squares, options)
+    room = 8.0 * max(limit - reserve, 1)
+    if options.values is None and guessed.counts[:, 0].sum() * _CHANGED < room:
+        whole = collect(vector, dict.fromkeys(names, 0.0), progress=progress)
+        task = draft(_exact(vector, whole), whole.norms)
+        if encode(task).size + reserve <= limit:
+            return replace(_marked(task, ask, limit, reserve, 1.0), recipe=replace(task.recipe, values="exact"))
+        found = whole
+    else:
+        least = _lower(guessed, entries, weights, room, options.values)
+        found = collect(vector, dict(zip(names, least.tolist(), strict=True)), progress=progress)
+    stock = _stock(vector, found, entries, weights, options.values)
+    tensors = fit(stock, lambda some: encode(draft(some, found.norms)).size + reserve, limit=limit)
+    task = draft(tensors, found.norms)
+    return _marked(task, ask, limit, reserve, share_kept(task, found.tensors))
+
+
+def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> Reals:
+    """What a squared error counts in each tensor: by allocation, times what the options say of its name."""
+    power = {"global": 0.0, "tensor": -1.0, "balanced": -0.5}[options.allocation]
+    own = np.where(squares > 0, np.where(squares > 0, squares, 1.0) ** power, 1.0)
+    factors = [
+        math.prod(factor for glob, factor in options.importance.items() if fnmatchcase(name, glob)) for name in names
+    ]
+    if not all(0 < factor < math.inf for factor in factors):
+        raise UsageError("an importance must be a number above 0")
+    scaled: Reals = own * np.array(factors)
+    return scaled
+
+
+def share_kept(task: SparseTaskVector, exact: Mapping[str, object]) -> float:
+    """Share of the task vector's squared norm that a task's values keep; `exact` has the deltas."""
+    deltas = {}
+    for name, tensor in task.tensors.items():
+        whole = exact[name]
+        deltas[name] = whole.values[np.searchsorted(whole.positions, tensor.positions)]  # type: ignore[attr-defined]
+    return energy(task.tensors, deltas, math.fsum(norm.l2**2 for norm in task.norms.values()))
+
+
+def _lower(guessed: Histograms, entries: Reals, weights: Reals, room: float, values: str | None) -> Reals:
+    """Magnitudes that candidates must reach, a little below what a sample says is needed."""
+    if values is None:
+        plan = solve(guessed, entries, weights, bits=room * _MARGIN)
+    else:
+        plan = threshold(guessed, weights, kept=room * _MARGIN / _GUESS[values], each=_GUESS[values])
+    bound = plan.least * _SPARE
+    highest = guessed.edge(np.full(len(bound), guessed.counts.shape[1] - 1))
+    return np.minimum(bound, highest)
+
+
+def _stock(vector: TaskVector, found: Candidates, entries: Reals, weights: Reals, values: str | None) -> Stock:
+    if values is None:
+        return Stock(found.tensors, entries, weights)
+
+    def stored(some: Tensors) -> Tensors:
+        exact = {name: gather_tensor(vector, name, tensor.positions) for name, tensor in some.items()}
+        return quantize(exact, values)
+
+    return Stock(found.tensors, entries, weights, stored, _GUESS[values])
+
+
+def _exact(vector: TaskVector, found: Candidates) -> Tensors:
+    return {name: gather_tensor(vector, name, tensor.positions) for name, tensor in found.tensors.items()}
+
+
+def _marked(task: SparseTaskVector, ask: Ask, limit: int, reserve: int, share: float | None) -> SparseTaskVector:
+    empty = {
+        name: replace(tensor, positions=tensor.positions[:0], values=tensor.values[:0])
+        for name, tensor in task.tensors.items()
+    }
+    fixed = encode(replace(task, tensors=empty)).size + reserve
+    return replace(task, budget=Budget(ask.text, ask.of, limit, fixed, share))
