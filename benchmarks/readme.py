@@ -266,6 +266,28 @@ def swap() -> str:
     return markdown(["what", "median", "worst of 30", "times a switch"], rows)
 
 
+def lossless() -> str:
+    """Lossless archives: share of the checkpoint, and speed."""
+    rows = []
+    for row in read("lossless")["rows"]:
+        recipes, codec, job, alone = row["recipes"], row["codec"], row["job"], row["job_one_core"]
+        peer = row.get("zipnn", {})
+        rows.append([
+            row["pair"],
+            f"{row['changed_percent']:.1f} %",
+            f"**{row['percent']:.2f} %**" + (f" ({row['goal_percent']:g})" if row["goal_percent"] else ""),
+            *(f"{recipes[name]['percent']:.2f} %" for name in ("xor + byte planes + zstd", "xor + zstd", "zstd alone")),
+            f"{peer['percent']:.2f} %" if "percent" in peer else "",
+            f"{codec['encode']} / {codec['decode']}",
+            f"{alone['archive']} / {alone['restore']}",
+            f"{job['archive']} / {job['restore']}",
+            f"{max(row['peak_bytes'].values()) / 1e6:.0f} MB",
+        ])  # fmt: skip
+    head = ["pair", "values changed", "archive (goal)", "xor + byte planes + zstd", "xor + zstd", "zstd alone", "ZipNN"]
+    head += ["codec, MB/s", "one core, MB/s", "two cores, MB/s", "peak memory"]
+    return markdown(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "sizes": sizes,
@@ -278,6 +300,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "runtime": runtime,
     "continual": continual,
     "swap": swap,
+    "lossless": lossless,
 }
 
 

@@ -21,8 +21,8 @@ def _logarithms() -> NDArray[np.int64]:
 
 
 def sample(bits: Bits) -> Bits:
-    """Every n-th element, at least 4,096 and fewer than 8,192 of them, or all where they are fewer; a view."""
-    return bits[:: max(1, len(bits) >> 12)]
+    """Every n-th element, at least 2,048 and fewer than 4,096 of them, or all where they are fewer; a view."""
+    return bits[:: max(1, len(bits) >> 11)]
 
 
 def bits_of(data: Bytes) -> int:

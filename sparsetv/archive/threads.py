@@ -19,7 +19,7 @@ _Result = TypeVar("_Result")
 
 def in_order(jobs: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
     """Results of jobs in order, made by `THREADS` threads that run only a few jobs ahead."""
-    _keep_freed_memory()
+    keep_freed_memory()
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -34,7 +34,7 @@ def in_order(jobs: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
                 future.cancel()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the allocator keep what chunks free instead of giving it back to the kernel each time.
 
     glibc raises its thresholds to the largest block ever freed. Without this, faulting the same few megabytes in for

@@ -25,13 +25,13 @@ def print_archive(summary: "ArchiveSummary", *, as_json: bool) -> None:
     for file in summary.files:
         where = {"base": ", as in the base"}.get(str(file["kind"]), "")
         click.echo(f"holds       {file['name']}: {file['size']:,} bytes{where}, SHA-256 {str(file['sha256'])[:16]}…")
-    width = max((len(tensor.name) for tensor in summary.tensors), default=6)
+    width = max((len(plain(tensor.name)) for tensor in summary.tensors), default=6)
     click.echo(f"\n{'tensor':{width}}  dtype    {'stored':>12}  {'share':>7}  mode")
     for tensor in summary.tensors:
         share = 100 * tensor.stored / tensor.size if tensor.size else 0.0
-        name = "" if tensor.base in (tensor.name, None) else f" ({tensor.base})"
+        name = "" if tensor.base in (tensor.name, None) else f" ({plain(str(tensor.base))})"
         listed = ", ".join(tensor.modes) + name
-        click.echo(f"{tensor.name:{width}}  {tensor.dtype:7}  {tensor.stored:>12,}  {share:>6.2f}%  {listed}")
+        click.echo(f"{plain(tensor.name):{width}}  {tensor.dtype:7}  {tensor.stored:>12,}  {share:>6.2f}%  {listed}")
 
 
 def size_line(summary: "ArchiveSummary") -> str:

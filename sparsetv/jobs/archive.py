@@ -59,7 +59,10 @@ def archive_to(
         count = counter(progress, "archive", vector.finetuned.total_bytes)
         writer = Writer(plan, name=chosen, identities=lambda tensor: hashes[tensor].result(), count=count)
         parts = _unchanged(writer.parts(), vector.base, vector.finetuned)
-        atomic.write_file_behind(Path(output), parts, head=writer.head, head_size=HEADER_BYTES)
+        try:
+            atomic.write_file_behind(Path(output), parts, head=writer.head, head_size=HEADER_BYTES)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where writing failed, nobody needs the hashes that are left
     return inspect_archive(output)
 
 
