@@ -8,26 +8,27 @@ deviation 0.02. `SFT`: the fine-tune adds normal noise of 2.1e-4, which makes xo
 rounded to bf16: 1.5 % of the stored values differ, more of the small ones, as after a real step. MODELS holds real
 pairs (the folder that `unpack.py --bf16` makes).
 
-Speeds are bytes of the checkpoint per second, page cache warm, medians. `codec`: chunks in memory, one thread. `job`:
-the whole of `archive_to` and `restore` (hashes of base, files and archive, header, fsync), once held to one core and
-once free.
+Speeds are megabytes of the checkpoint per second of processor time (user and system, all threads), page cache warm,
+medians of interleaved rounds, so that others on the machine matter little; `wall` is by the clock. `codec`: chunks in
+memory, one thread. `job`: the whole of `archive_to` and `restore` (hashes of base, files and archive, header, fsync).
 Writes benchmarks/results/lossless.json.
 """
 
 import argparse
-import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zstandard
 
-from benchmarks.common import interleaved, median, peak_memory, write_result
+from benchmarks.common import peak_memory, write_result
 from benchmarks.peers_environment import PeersError, run
 from sparsetv.archive.chunk import decode_chunk, encode_chunk
 from sparsetv.archive.elements import kind_of
@@ -145,15 +146,25 @@ def _copy(pairs: list[tuple[str, Pair]], target: np.ndarray) -> None:
         target[: tuned.nbytes] = tuned.view(np.uint8)
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Hold the process to one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+@dataclass
+class Times:
+    """Seconds of a job's rounds, by the clock and of the processor."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+
+def timed(jobs: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, Times]:
+    """Run jobs in turn, `rounds` times each, after one round that is not counted."""
+    found = {name: Times() for name in jobs}
+    for number in range(rounds + 1):
+        for name, job in jobs.items():
+            start, processor = time.perf_counter(), time.process_time()
+            job()
+            if number:
+                found[name].wall.append(time.perf_counter() - start)
+                found[name].processor.append(time.process_time() - processor)
+    return found
 
 
 def read_file(path: Path) -> None:
@@ -194,10 +205,8 @@ def measure(name: str, base: Path, finetuned: Path, room: Path, rounds: int) -> 
         work[f"encode {recipe}"] = lambda recipe=recipe: encode_recipe(recipe, pairs)  # type: ignore[misc]
         work[f"decode {recipe}"] = lambda recipe=recipe, stored=stored: decode_recipe(recipe, stored, pairs)  # type: ignore[misc]
     keep_freed_memory()
-    with one_core():
-        seconds = interleaved(work, rounds=rounds)
-        alone = interleaved(jobs_of(base, finetuned, room), rounds=rounds)
-    free = interleaved(jobs_of(base, finetuned, room), rounds=rounds)
+    times = timed(work, rounds=rounds)
+    jobs = timed(jobs_of(base, finetuned, room), rounds=rounds)
     files = summary.checkpoint_bytes
     row = {
         "pair": name,
@@ -208,15 +217,15 @@ def measure(name: str, base: Path, finetuned: Path, room: Path, rounds: int) -> 
         "changed_percent": _percent(changed, sum(len(tuned) for _, (_, tuned) in pairs)),
         "modes": summary.modes,
         "other_bytes": summary.other_bytes,
-        "codec": {way: _speed(size, seconds[f"{way} ours"]) for way in ("encode", "decode")},
-        "job_one_core": {way: _speed(files, alone[way]) for way in ("archive", "restore")},
-        "job": {way: _speed(files, free[way]) for way in ("archive", "restore")},
-        "floors": {"copy in memory": _speed(size, seconds["copy"]), "read": _speed(files, alone["read"])},
+        "codec": {way: _speed(size, times[f"{way} ours"].processor) for way in ("encode", "decode")},
+        "job": {way: _speed(files, jobs[way].processor) for way in ("archive", "restore")},
+        "job_wall": {way: _speed(files, jobs[way].wall) for way in ("archive", "restore")},
+        "floors": {"copy": _speed(size, times["copy"].processor), "read": _speed(files, jobs["read"].processor)},
         "recipes": {
             recipe: {
                 "percent": _percent(sum(len(part) for parts in stored for part in parts), size),
-                "encode": _speed(size, seconds[f"encode {recipe}"]),
-                "decode": _speed(size, seconds[f"decode {recipe}"]),
+                "encode": _speed(size, times[f"encode {recipe}"].processor),
+                "decode": _speed(size, times[f"decode {recipe}"].processor),
             }
             for recipe, stored in recipes.items()
         },
@@ -232,7 +241,7 @@ def _percent(part: int, whole: int) -> float:
 
 def _speed(size: int, seconds: list[float]) -> int:
     """Megabytes per second at the median."""
-    return round(size / median(seconds) / 1e6) if median(seconds) else 0
+    return round(size / statistics.median(seconds) / 1e6)
 
 
 def peak_of(way: str, base: Path, finetuned: Path, room: Path) -> int:
@@ -250,14 +259,15 @@ def print_peak(way: str, base: Path, finetuned: Path, room: Path) -> None:
 
 
 _ZIPNN = """
-import sys, time, importlib.metadata, zipnn
+import sys, importlib.metadata, zipnn
+from time import process_time
 base, tuned = (bytearray(open(path, 'rb').read()) for path in sys.argv[1:3])
 def coder():
     return zipnn.ZipNN(bytearray_dtype=sys.argv[3], input_format='byte', delta_compressed_type='byte', threads=1)
-start = time.perf_counter(); packed = coder().compress(bytes(tuned), delta_second_data=bytes(base))
-middle = time.perf_counter(); again = coder().decompress(packed, delta_second_data=bytes(base))
+start = process_time(); packed = coder().compress(bytes(tuned), delta_second_data=bytes(base))
+middle = process_time(); again = coder().decompress(packed, delta_second_data=bytes(base))
 assert bytes(again) == bytes(tuned)
-print(importlib.metadata.version('zipnn'), len(packed), middle - start, time.perf_counter() - middle)
+print(importlib.metadata.version('zipnn'), len(packed), middle - start, process_time() - middle)
 """
 
 

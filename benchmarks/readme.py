@@ -270,8 +270,7 @@ def lossless() -> str:
     """Lossless archives: share of the checkpoint, and speed."""
     rows = []
     for row in read("lossless")["rows"]:
-        recipes, codec, job, alone = row["recipes"], row["codec"], row["job"], row["job_one_core"]
-        peer = row.get("zipnn", {})
+        recipes, codec, job, peer = row["recipes"], row["codec"], row["job"], row.get("zipnn", {})
         rows.append([
             row["pair"],
             f"{row['changed_percent']:.1f} %",
@@ -279,12 +278,11 @@ def lossless() -> str:
             *(f"{recipes[name]['percent']:.2f} %" for name in ("xor + byte planes + zstd", "xor + zstd", "zstd alone")),
             f"{peer['percent']:.2f} %" if "percent" in peer else "",
             f"{codec['encode']} / {codec['decode']}",
-            f"{alone['archive']} / {alone['restore']}",
             f"{job['archive']} / {job['restore']}",
             f"{max(row['peak_bytes'].values()) / 1e6:.0f} MB",
         ])  # fmt: skip
     head = ["pair", "values changed", "archive (goal)", "xor + byte planes + zstd", "xor + zstd", "zstd alone", "ZipNN"]
-    head += ["codec, MB/s", "one core, MB/s", "two cores, MB/s", "peak memory"]
+    head += ["codec, MB/s", "whole job, MB/s", "peak memory"]
     return markdown(head, rows)
 
 
