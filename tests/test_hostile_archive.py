@@ -25,7 +25,7 @@ from sparsetv.archive.limits import CHUNK_ELEMENTS
 from sparsetv.archive.reader import open_bytes
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.cli import group
-from sparsetv.errors import FormatError, NotFoundError, SparseTVError
+from sparsetv.errors import FormatError, LimitError, NotFoundError, SparseTVError
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.archived import check_base, restored
 
@@ -234,6 +234,16 @@ def test_other_files_are_named(data: bytes, message: str, tmp_path: Path) -> Non
     assert not is_archive(tmp_path / "a.stv")
     shown = CliRunner().invoke(group, ["restore", str(BASE), str(tmp_path / "a.stv"), "-o", str(tmp_path / "out")])
     assert isinstance(shown.exception, FormatError)
+
+
+def test_headers_in_all_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(BASE, tmp_path / "tuned")
+    monkeypatch.setattr("sparsetv.archive.manifest.HEADERS_BYTES", 10)
+    with pytest.raises(FormatError, match=r"headers of \d+ bytes in all, limit 10"):
+        open_archive(VALID[0])
+    monkeypatch.setattr("sparsetv.archive.writer.HEADERS_BYTES", 10)
+    with pytest.raises(LimitError, match=r"headers of weight files of \d+ bytes in all, limit 10"):
+        archive_to(tmp_path / "a.stv", BASE, tmp_path / "tuned")
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

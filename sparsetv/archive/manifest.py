@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsetv.archive.limits import FILE_BYTES, FILES
+from sparsetv.archive.limits import FILE_BYTES, FILES, HEADERS_BYTES
 from sparsetv.archive.names import check_other_name, check_weights_name
 from sparsetv.container.limits import TENSORS
 from sparsetv.container.names import check_component, check_tensor_name
@@ -218,6 +218,9 @@ def _check_files(files: tuple[FileEntry, ...]) -> None:
         raise FormatError(f"manifest.files: {len(names)} files; allowed are 1 to {FILES}")
     if names != sorted(names) or len({name.casefold() for name in names}) < len(names):
         raise FormatError("manifest.files: names are not ascending, or equal after case folding")
+    headers = sum(file.header[0] for file in files)
+    if headers > HEADERS_BYTES:
+        raise FormatError(f"manifest.files: headers of {headers} bytes in all, limit {HEADERS_BYTES}")
 
 
 def _check_needed(manifest: Manifest) -> None:

@@ -44,10 +44,10 @@ class WeightsPlan:
 
 @dataclass(frozen=True, slots=True)
 class OtherPlan:
-    """One file that is no weights; `content` is stored unless the base has the same."""
+    """One file that is no weights; its content is stored unless the base has the same."""
 
     name: str
-    content: bytes
+    path: Path
     in_base: bool
 
 
@@ -128,8 +128,7 @@ def _others(base: Path | None, directory: Path | None) -> tuple[list[OtherPlan],
         if reason is not None:
             left_out.append((path.name, reason))
             continue
-        content = path.read_bytes()
-        files.append(OtherPlan(path.name, content, _same(base, path.name, content)))
+        files.append(OtherPlan(path.name, path, base is not None and _same(base / path.name, path)))
     return files, left_out
 
 
@@ -152,7 +151,7 @@ def _refusal(path: Path) -> str | None:
     return f"{size} bytes, limit {FILE_BYTES}" if size > FILE_BYTES else None
 
 
-def _same(base: Path | None, name: str, content: bytes) -> bool:
-    if base is None or not (base / name).is_file() or (base / name).stat().st_size != len(content):
+def _same(first: Path, second: Path) -> bool:
+    if not first.is_file() or first.stat().st_size != second.stat().st_size:
         return False
-    return (base / name).read_bytes() == content
+    return first.read_bytes() == second.read_bytes()

@@ -11,7 +11,7 @@ from sparsetv.archive import layout
 from sparsetv.archive.chunk import encode_chunk
 from sparsetv.archive.cutting import chunks, split
 from sparsetv.archive.elements import kind_of
-from sparsetv.archive.limits import FILES
+from sparsetv.archive.limits import FILES, HEADERS_BYTES
 from sparsetv.archive.manifest import VERSION, BaseTensor, FileEntry, Manifest, TensorEntry, from_json, to_json
 from sparsetv.archive.plan import OtherPlan, Plan, TensorPlan, WeightsPlan
 from sparsetv.archive.threads import in_order
@@ -39,6 +39,9 @@ class Writer:
         """
         if len(plan.files) > FILES:
             raise LimitError(f"{len(plan.files)} files, limit {FILES}")
+        headers = sum(len(file.header) for file in plan.files if isinstance(file, WeightsPlan))
+        if headers > HEADERS_BYTES:
+            raise LimitError(f"headers of weight files of {headers} bytes in all, limit {HEADERS_BYTES}")
         self._plan, self._name, self._identities, self._count = plan, name, identities, count
         self._index = {base: number for number, base in enumerate(plan.needed())}
         self._data_bytes = 0
@@ -79,10 +82,11 @@ class Writer:
     def _file(self, file: WeightsPlan | OtherPlan) -> Generator[bytes, None, FileEntry]:
         if isinstance(file, WeightsPlan):
             return (yield from self._weights(file))
-        size, sha256 = len(file.content), hashlib.sha256(file.content).hexdigest()
+        content = file.path.read_bytes()
+        size, sha256 = len(content), hashlib.sha256(content).hexdigest()
         if file.in_base:
             return FileEntry("base", file.name, size, sha256)
-        frame = compress(file.content)
+        frame = compress(content)
         yield self._put(frame)
         return FileEntry("stored", file.name, size, sha256, stored=len(frame))
 
