@@ -279,10 +279,11 @@ def lossless() -> str:
             f"{peer['percent']:.2f} %" if "percent" in peer else "",
             f"{codec['encode']} / {codec['decode']}",
             f"{job['archive']} / {job['restore']}",
+            f"{row['floors']['copy']:,} / {row['floors']['read']:,}",
             f"{max(row['peak_bytes'].values()) / 1e6:.0f} MB",
         ])  # fmt: skip
     head = ["pair", "values changed", "archive (goal)", "xor + byte planes + zstd", "xor + zstd", "zstd alone", "ZipNN"]
-    head += ["codec, MB/s", "whole job, MB/s", "peak memory"]
+    head += ["codec, MB/s", "whole job, MB/s", "copy in memory / read, MB/s", "peak memory"]
     return markdown(head, rows)
 
 
