@@ -15,7 +15,7 @@ from sparsetv.masks import Mask
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 
 
-REFITTED = ("refit", "sign-refit")
+REFITTED = ("refit", "sign-refit", "budget-refit")
 """`values` of recipes whose values were trained."""
 
 

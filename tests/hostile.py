@@ -169,12 +169,12 @@ class Parts:
 def take_apart(data: bytes) -> Parts:
     size = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:size])
-    header.pop("__metadata__")
+    version = header.pop("__metadata__")["version"]
     stored = {
         name: data[size + item["data_offsets"][0] : size + item["data_offsets"][1]] for name, item in header.items()
     }
     manifest = json.loads(zstandard.ZstdDecompressor().decompress(stored.pop("__sparsetv__")))
-    return Parts(manifest, stored)
+    return Parts(manifest, stored, version)
 
 
 def frame(content: bytes) -> bytes:

@@ -57,10 +57,12 @@ NUMBERS = (
     1.0, -1.5, 1e-320, 1e300, 3.5e38,
 )  # fmt: skip
 WORDS_OF_INTEREST = (
-    "", "F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F4", "gaps", "exact", "sign", "tensor", "rows", "alias",
+    "", "F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F4", "gaps", "exact", "sign", "cells", "levels", "seeded",
+    "tensor", "rows", "alias",
     "__sparsetv__", "a/../b", "../x", "nul", "\0", "\x1b[31m", "e\u0301", "\u202e", "\ud800", "x" * 600, "0" * 64,
 )  # fmt: skip
 
+GOLDEN = Path(__file__).parents[1] / "formats" / "golden" / "valid"
 PACKAGE = str(Path(sparsetv.__file__).parent)
 
 
@@ -68,7 +70,8 @@ PACKAGE = str(Path(sparsetv.__file__).parent)
 def seeds() -> tuple[bytes, ...]:
     """Small valid files that together have every codec, kind of extra, and a probe."""
     with TemporaryDirectory() as name:
-        return tuple(encode(task).tobytes() for task in _seed_tasks(Path(name)))
+        packed = tuple(encode(task).tobytes() for task in _seed_tasks(Path(name)))
+    return (*packed, *((GOLDEN / f"{kind}.stv").read_bytes() for kind in ("sign", "cells")))
 
 
 def _seed_tasks(room: Path) -> Iterator[SparseTaskVector]:
@@ -86,6 +89,11 @@ def _seed_tasks(room: Path) -> Iterator[SparseTaskVector]:
     half = {name: value.astype(np.float16) for name, value in base.items()}
     second = checkpoint(room / "half", half), checkpoint(room / "halftuned", tuned_tensors(half))
     yield pack(*second, options=PackOptions(0.3, Scope.parse(["blocks", "!*.gain"]), allocation="tensor"))
+    yield pack(*first, options=PackOptions(0.05, Scope("all"), localizer="random", values="q4", seed=3))
+    lines = {"w": np.zeros((60, 80), np.float32)}
+    grown = np.random.default_rng(0).standard_normal((60, 80)) * 10.0 ** np.linspace(-4, 1, 60)[:, None]
+    third = checkpoint(room / "lines", lines), checkpoint(room / "grown", {"w": grown.astype(np.float32)})
+    yield pack(*third, options=PackOptions(scope=Scope("all"), budget="2500", allocation="global"))
 
 
 # Mutators: each takes a source of randomness and a file in parts, and changes it in place.
@@ -316,9 +324,12 @@ def test_the_builders_give_back_what_they_took_apart() -> None:
 
 def test_the_seeds_have_every_codec_and_kind() -> None:
     manifests = [take_apart(data).manifest for data in seeds()]
-    assert {block["values"]["codec"] for manifest in manifests for block in manifest["blocks"]} == {"exact", "sign"}
+    blocks = [block for manifest in manifests for block in manifest["blocks"]]
+    assert {block["values"]["codec"] for block in blocks} == {"exact", "levels", "sign"}
+    assert {block["positions"]["codec"] for block in blocks} == {"gaps", "cells", "seeded"}
+    assert any("budget" in manifest for manifest in manifests)
     assert {extra["kind"] for manifest in manifests for extra in manifest["extras"]} == {"tensor", "rows", "alias"}
-    assert any(max(block["positions"]["shifts"]) > 0 for manifest in manifests for block in manifest["blocks"])
+    assert any(max(block["positions"].get("shifts", [0])) > 0 for block in blocks)
     assert any(block["values"].get("corrections") for manifest in manifests for block in manifest["blocks"])
     assert any(manifest["probe"] for manifest in manifests)
 

@@ -14,8 +14,8 @@ from sparsetv.errors import LimitError
 LEAST_FULL = 0.97
 """Share of the size that a file should fill."""
 
-_AIM = 0.994
-_TRIES = 6
+_FULL, _AIM = 0.985, 0.994
+_HASTE, _TRIES = 3, 16
 
 Tensors = dict[str, SparseTensor]
 Quantize = Callable[[Tensors], Tensors]
@@ -72,17 +72,39 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Tenso
             f"is {limit}; ask for more, or leave the probe out with --no-probe"
         )
     histograms = Histograms.exact(stock.tensors.values())
-    best, largest, ratio = empty, 0, 1.0
-    for _ in range(_TRIES):
-        plan = stock.plan(histograms, 8 * (limit - fixed) * _AIM / ratio)
+    below, above = _Point(0.0, fixed, empty), None
+    for attempt in range(_TRIES):
+        plan = stock.plan(histograms, _next(below, above, aim=_AIM * limit, fixed=fixed))
         tensors = stock.apply(plan)
-        size = size_of(tensors)
-        if largest < size <= limit:
-            best, largest = tensors, size
-        if LEAST_FULL * limit <= size <= limit or not plan.bits or (plan.complete and size <= limit):
-            break
-        ratio = 8 * (size - fixed) / plan.bits
-    return best
+        point = _Point(plan.bits, size_of(tensors), tensors)
+        if point.size > limit:
+            above = point
+        elif point.size >= below.size:
+            stuck = point.bits == below.bits
+            below = point
+            full = below.size >= (_FULL if attempt < _HASTE else LEAST_FULL) * limit
+            if full or stuck or (plan.complete and above is None):
+                break
+    return below.tensors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Point:
+    """A plan that was tried: bits by the histograms, bytes of the file, what it holds."""
+
+    bits: float
+    size: int
+    tensors: Tensors
+
+
+def _next(below: _Point, above: _Point | None, *, aim: float, fixed: int) -> float:
+    """Bits whose file should have `aim` bytes: on the line through the nearest files of less and of more."""
+    if above is None:
+        known = below.size > fixed
+        slope = below.bits / (below.size - fixed) if known else 8.0
+        return below.bits + slope * (aim - below.size)
+    share = (aim - below.size) / (above.size - below.size)
+    return below.bits + (above.bits - below.bits) * min(max(share, 0.05), 0.95)
 
 
 def _above(tensor: SparseTensor, least: float) -> SparseTensor:

@@ -76,14 +76,18 @@ class Histograms:
         found += lower_edge(found) < magnitudes
         return np.clip(found - self.first, 0, self.counts.shape[1] - 1)
 
+    def reaching(self, magnitudes: Reals) -> Reals:
+        """Entries that reach a magnitude each, shape (tensors,); inside a bin they count as if spread evenly."""
+        above = self.column(magnitudes)
+        rows, below = np.arange(len(self.counts)), np.maximum(above - 1, 0)
+        high, low = lower_edge(above + self.first), lower_edge(below + self.first)
+        share = np.clip(np.divide(high - magnitudes, high - low, out=np.zeros(len(rows)), where=high > low), 0, 1)
+        return self.counts[rows, above] + share * (self.counts[rows, below] - self.counts[rows, above])
+
     def top(self) -> Reals:
         """What every magnitude lies below, shape (tensors,); 0 where there is none."""
         empty = np.argmin(self.counts > 0, axis=1)  # the first column that nothing reaches
         return np.where(self.counts[:, 0] > 0, lower_edge(empty + self.first), 0.0)
-
-    def edge(self, columns: NDArray[np.int64]) -> Reals:
-        """Smallest magnitude of a column; 0 of the first."""
-        return np.where(columns == 0, 0.0, lower_edge(columns + self.first))
 
 
 def _above(columns: Reals) -> Reals:

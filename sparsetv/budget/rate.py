@@ -74,17 +74,15 @@ def threshold(histograms: Histograms, weights: Reals, *, kept: float, each: floa
         each: Expected bits of a kept entry.
     """
     low, high = (math.sqrt(price) for price in _prices(histograms, weights))
-    lowest, rows = low, np.arange(len(weights))
+    lowest = low
 
     def count(bound: float) -> float:
-        columns = histograms.column(bound / np.sqrt(weights))
-        return math.fsum(histograms.counts[rows, columns].tolist())
+        return math.fsum(histograms.reaching(bound / np.sqrt(weights)).tolist())
 
     for _ in range(3 * _SEARCH):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if count(middle) <= kept else (middle, high)
-    edges = histograms.edge(histograms.column(high / np.sqrt(weights)))
-    return Plan(edges, np.full(len(weights), math.inf), count(high) * each, low == lowest)
+    return Plan(high / np.sqrt(weights), np.full(len(weights), math.inf), count(high) * each, low == lowest)
 
 
 def _prices(histograms: Histograms, weights: Reals) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -10,11 +10,12 @@ import numpy as np
 from sparsetv.budget.ask import Ask
 from sparsetv.budget.candidates import Candidates, collect, sample
 from sparsetv.budget.cut import energy
-from sparsetv.budget.fit import Stock, Tensors, fit
+from sparsetv.budget.fit import LEAST_FULL, Stock, Tensors, fit
 from sparsetv.budget.histogram import Histograms, Reals
 from sparsetv.budget.rate import solve, threshold
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.container.writer import encode
+from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.errors import UsageError
 from sparsetv.jobs.options import PackOptions
@@ -27,7 +28,8 @@ ALLOCATIONS = ("global", "tensor", "balanced")
 """What a squared error counts: the same everywhere, over the tensor's mean square, or over the root of that."""
 
 _GUESS = {"exact": 28.0, "f16": 17.0, "bf16": 14.0, "q8": 12.0, "q4": 10.5, "q2": 8.5, "sign": 7.5}
-_MARGIN = 1.3
+_MARGINS = 1.3, 3.0, math.inf
+_SLACK = 16  # bytes by which compressed numbers may differ
 _SPARE = 0.9  # candidates reach below the guessed thresholds, since those come from a sample
 _CHANGED = 8.0  # bits per changed entry from which a budget may hold all of them exactly
 
@@ -87,25 +89,87 @@ def pack_within(
         LimitError: The budget is smaller than what must be in the file.
         UsageError: The options contradict each other.
     """
-    ask = check_budget(options)
-    limit = limit_of(ask, vector.finetuned)
-    guessed, squares = sample(vector, names)
-    entries = np.array([float(vector.base.numel(name)) for name in names])
-    weights = importance(names, squares, options)
-    room = 8.0 * max(limit - reserve, 1)
-    if options.values is None and guessed.counts[:, 0].sum() * _CHANGED < room:
-        whole = collect(vector, dict.fromkeys(names, 0.0), progress=progress)
+    search = _Search.of(vector, names, options, draft, reserve)
+    if search.may_hold_all:
+        whole = search.candidates(math.inf, progress)
         task = draft(_exact(vector, whole), whole.norms)
-        if encode(task).size + reserve <= limit:
-            return replace(_marked(task, ask, limit, reserve, 1.0), recipe=replace(task.recipe, values="exact"))
-        found = whole
-    else:
-        least = _lower(guessed, entries, weights, room, options.values)
-        found = collect(vector, dict(zip(names, least.tolist(), strict=True)), progress=progress)
-    stock = _stock(vector, found, entries, weights, options.values)
-    tensors = fit(stock, lambda some: encode(draft(some, found.norms)).size + reserve, limit=limit)
-    task = draft(tensors, found.norms)
-    return _marked(task, ask, limit, reserve, share_kept(task, found.tensors))
+        if search.size(task) <= search.limit:
+            return search.marked(replace(task, recipe=replace(task.recipe, values="exact")), 1.0)
+    for margin in _MARGINS:
+        found = search.candidates(margin, progress)
+        task = draft(search.fit(found), found.norms)
+        if search.size(task) >= LEAST_FULL * search.limit:
+            break
+    return search.marked(task, share_kept(task, found.tensors))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    """What is known before both checkpoints are read: a size, and what a sample of the task vector looks like."""
+
+    vector: TaskVector
+    names: tuple[str, ...]
+    options: PackOptions
+    draft: Draft
+    reserve: int
+    ask: Ask
+    limit: int
+    guessed: Histograms
+    entries: Reals
+    weights: Reals
+
+    @classmethod
+    def of(
+        cls, vector: TaskVector, names: tuple[str, ...], options: PackOptions, draft: Draft, reserve: int
+    ) -> "_Search":
+        ask = check_budget(options)
+        guessed, squares = sample(vector, names)
+        entries = np.array([float(vector.base.numel(name)) for name in names])
+        weights, limit = importance(names, squares, options), limit_of(ask, vector.finetuned)
+        return cls(vector, names, options, draft, reserve, ask, limit, guessed, entries, weights)
+
+    @property
+    def room(self) -> float:
+        """Bits for entries, about."""
+        return 8.0 * max(self.limit - self.reserve, 1)
+
+    @property
+    def may_hold_all(self) -> bool:
+        """Whether all entries that changed may fit, exactly."""
+        changed = float(self.guessed.counts[:, 0].sum())
+        return self.options.values is None and changed * _CHANGED < self.room
+
+    def candidates(self, margin: float, progress: Progress | None) -> Candidates:
+        """Entries that a budget `margin` times as large would keep, by the sample, and a little more."""
+        values, bound = self.options.values, np.zeros(len(self.names))
+        if math.isfinite(margin) and values is None:
+            bound = solve(self.guessed, self.entries, self.weights, bits=self.room * margin).least * _SPARE
+        elif math.isfinite(margin) and values is not None:
+            kept = self.room * margin / _GUESS[values]
+            bound = threshold(self.guessed, self.weights, kept=kept, each=_GUESS[values]).least * _SPARE
+        least = np.where(np.isfinite(bound), bound, self.guessed.top())
+        return collect(self.vector, dict(zip(self.names, least.tolist(), strict=True)), progress=progress)
+
+    def fit(self, found: Candidates) -> Tensors:
+        """What of the candidates fills the file."""
+        values = self.options.values
+
+        def stored(some: Tensors) -> Tensors:
+            return quantize(_exact(self.vector, Candidates(some, found.norms)), str(values))
+
+        stock = Stock(found.tensors, self.entries, self.weights)
+        if values is not None:
+            stock = replace(stock, quantize=stored, guess=_GUESS[values])
+        return fit(stock, lambda some: self.size(self.draft(some, found.norms)), limit=self.limit)
+
+    def size(self, task: SparseTaskVector) -> int:
+        """Bytes of a task's file when all is in it, a few too many."""
+        told = Budget(self.ask.text, self.ask.of, self.limit, self.limit, 0.123456)
+        return encode(replace(task, budget=told)).size + self.reserve + _SLACK
+
+    def marked(self, task: SparseTaskVector, share: float) -> SparseTaskVector:
+        """The task with what was asked for, and the share of the energy that it keeps."""
+        return _marked(task, self.ask, self.limit, self.reserve, share)
 
 
 def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> Reals:
@@ -121,35 +185,13 @@ def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> 
     return scaled
 
 
-def share_kept(task: SparseTaskVector, exact: Mapping[str, object]) -> float:
+def share_kept(task: SparseTaskVector, exact: Mapping[str, SparseTensor]) -> float:
     """Share of the task vector's squared norm that a task's values keep; `exact` has the deltas."""
     deltas = {}
     for name, tensor in task.tensors.items():
         whole = exact[name]
-        deltas[name] = whole.values[np.searchsorted(whole.positions, tensor.positions)]  # type: ignore[attr-defined]
+        deltas[name] = whole.values[np.searchsorted(whole.positions, tensor.positions)]
     return energy(task.tensors, deltas, math.fsum(norm.l2**2 for norm in task.norms.values()))
-
-
-def _lower(guessed: Histograms, entries: Reals, weights: Reals, room: float, values: str | None) -> Reals:
-    """Magnitudes that candidates must reach, a little below what a sample says is needed."""
-    if values is None:
-        plan = solve(guessed, entries, weights, bits=room * _MARGIN)
-    else:
-        plan = threshold(guessed, weights, kept=room * _MARGIN / _GUESS[values], each=_GUESS[values])
-    bound = plan.least * _SPARE
-    highest = guessed.edge(np.full(len(bound), guessed.counts.shape[1] - 1))
-    return np.minimum(bound, highest)
-
-
-def _stock(vector: TaskVector, found: Candidates, entries: Reals, weights: Reals, values: str | None) -> Stock:
-    if values is None:
-        return Stock(found.tensors, entries, weights)
-
-    def stored(some: Tensors) -> Tensors:
-        exact = {name: gather_tensor(vector, name, tensor.positions) for name, tensor in some.items()}
-        return quantize(exact, values)
-
-    return Stock(found.tensors, entries, weights, stored, _GUESS[values])
 
 
 def _exact(vector: TaskVector, found: Candidates) -> Tensors:

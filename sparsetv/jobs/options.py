@@ -30,8 +30,8 @@ class RefitOptions:
     rate: float = 0.15
     batch_size: int = 32
     tail: float = 0.1
-    spread: float = 1.3
-    polish: int = 40
+    spread: float = 2.0
+    polish: int = 60
 
 
 @dataclass(frozen=True, slots=True)

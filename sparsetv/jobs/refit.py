@@ -52,7 +52,9 @@ def refit_task(
         raise UsageError(f"refitting starts from values `exact` or `sign`, not `{values}`; it rounds by itself")
     trainer = _Trainer.of(task, vector, options, how)
     scales = _starts(task, trainer.probe.scale)
-    tensors = trainer.run(task.tensors, scales, how.steps, shared=values == "sign", progress=progress)
+    tensors = trainer.run(
+        task.tensors, scales, how.steps, held="signs" if values == "sign" else "positions", progress=progress
+    )
     recipe = replace(task.recipe, values="sign-refit" if values == "sign" else "refit")
     return trainer.finished(replace(task, tensors=tensors, recipe=recipe))
 
@@ -68,7 +70,7 @@ def refit_within(
     """The task with trained values of few magnitudes, so that its file fits the budget.
 
     Values are trained freely; then the budget chooses anew which of them to keep and how finely, as it does with
-    deltas; then the magnitudes that are left are trained.
+    deltas; then every entry is trained to one of the magnitudes that are left.
 
     Args:
         task: What was packed for a larger budget, with its probe and the real budget.
@@ -96,7 +98,7 @@ def refit_within(
         return replace(task, tensors=dict(tensors))
 
     found = fit(stock, lambda tensors: encode(draft(tensors)).size, limit=limit)
-    shared = trainer.run(found, dict.fromkeys(found, 1.0), how.polish, shared=True, progress=progress)
+    shared = trainer.run(found, dict.fromkeys(found, 1.0), how.polish, held="magnitudes", progress=progress)
     done = draft(shared)
     if encode(done).size > most:
         done = draft(found)
@@ -134,7 +136,7 @@ class _Trainer:
         scales: Mapping[str, float],
         steps: int,
         *,
-        shared: bool = False,
+        held: str = "positions",
         progress: Progress | None = None,
     ) -> dict[str, SparseTensor]:
         """Trained tensors, to be used at scale 1."""
@@ -142,7 +144,7 @@ class _Trainer:
 
         rate = self.how.rate
         return refit(
-            self.body, tensors, scales=scales, shared=shared, steps=steps, rate=rate, progress=progress
+            self.body, tensors, scales=scales, held=held, steps=steps, rate=rate, progress=progress
         ).tensors  # fmt: skip
 
     def finished(self, task: SparseTaskVector) -> SparseTaskVector:

@@ -67,7 +67,7 @@ def verify(
         checks.append(_check_base(task, checkpoint, progress))
         if finetuned is not None:
             vector = task_vector(checkpoint, open_checkpoint(finetuned), prefix=task.finetuned.prefix)
-            refitted = task.recipe.values == "refit"  # signs stay when magnitudes are refitted
+            refitted = task.recipe.values in {"refit", "budget-refit"}  # signs stay when magnitudes are refitted
             checks += [_check_norms(task, vector) if refitted else _check_entries(task, vector)]
             checks.append(_check_extras(task, vector))
     return tuple(checks)
