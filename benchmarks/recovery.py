@@ -1,10 +1,11 @@
 """Accuracy of real fine-tunes after packing: base, fine-tuned, grafted at every scale, stitched.
 
-    python -m benchmarks.recovery MODELS TASKS [--room DIR]
+    python -m benchmarks.recovery MODELS TASKS [--room DIR] [--budget]
 
 MODELS is the folder that `unpack.py` makes, TASKS the folder of test sets. Every accuracy is cached in the room, so a
 run that was stopped goes on where it was. `best` is the best scale of a grid **on the test set**: a bound that no
-honest rule can use. Writes benchmarks/results/recovery.json.
+honest rule can use. Writes benchmarks/results/recovery.json; with `--budget` accuracy against bytes instead
+(benchmarks/recovery_budget.py).
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from benchmarks import recovery_budget
 from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
 from benchmarks.sentences import arguments, room_of
@@ -160,7 +162,13 @@ def _mean(numbers: list[float]) -> float:
 
 
 def main() -> None:
-    args = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--budget", action="store_true", help="accuracy against bytes of the file")
+    args = parser.parse_args()
+    if args.budget:
+        with room_of(args) as room:
+            recovery_budget.run(args.models, args.tasks, room)
+        return
     with room_of(args) as room:
         bench = Bench(Sentences(args.models, args.tasks), room)
         settings = []

@@ -131,7 +131,7 @@ def test_refitting_is_adam_on_the_kept_values(trained: Path, values: str) -> Non
         Body(problem.vector.base, problem.names, objective),
         tensors,
         scales=dict.fromkeys(tensors, scale),
-        held="signs" if signs else "positions",
+        shared=signs,
         steps=steps,
         rate=rate,
     )
@@ -170,20 +170,6 @@ def test_refitting_is_adam_on_the_kept_values(trained: Path, values: str) -> Non
         torch.testing.assert_close(reached, deltas, rtol=near, atol=0.02 * size)
         assert np.array_equal(found.tensors[name].positions, tensor.positions)
         assert not len(found.tensors[name].corrections.index)
-
-
-def test_held_magnitudes_are_all_that_values_become(trained: Path) -> None:
-    problem = make_problem(trained, density=0.1)
-    assert problem.objective is not None
-    tensors = quantize(kept(problem), "q2")
-    body = Body(problem.vector.base, problem.names, problem.objective)
-    found = refit(body, tensors, scales=dict.fromkeys(tensors, 1.0), held="magnitudes", steps=12, rate=0.3)
-    moved = 0
-    for name, tensor in tensors.items():
-        assert set(np.abs(found.tensors[name].values).tolist()) <= set(np.abs(tensor.values).tolist())
-        moved += int((found.tensors[name].values != tensor.values).sum())
-    assert moved
-    assert found.after < found.before
 
 
 def test_values_are_trained_as_the_base_s_dtype_rounds_them(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from sparsetv.budget.cut import cut
 from sparsetv.budget.histogram import Histograms, Reals
 from sparsetv.budget.rate import Plan, solve, threshold
+from sparsetv.container.writer import encode_tensors
 from sparsetv.csr import SparseTensor
 from sparsetv.errors import LimitError
 
@@ -16,6 +17,7 @@ LEAST_FULL = 0.97
 
 _FULL, _AIM = 0.985, 0.994
 _HASTE, _TRIES = 3, 16
+_SOME = 4
 
 Tensors = dict[str, SparseTensor]
 Quantize = Callable[[Tensors], Tensors]
@@ -53,7 +55,16 @@ class Stock:
         return self.quantize({name: _above(tensor, least) for (name, tensor), least, _ in pairs})
 
 
-def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Tensors:
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Tensors, bytes of their file, and bytes of a file without entries."""
+
+    tensors: Tensors
+    size: int
+    fixed: int
+
+
+def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Fitted:
     """Tensors whose file is at most `limit` bytes, and at least 97 % of it where there is so much to keep.
 
     Args:
@@ -73,8 +84,9 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Tenso
         )
     histograms = Histograms.exact(stock.tensors.values())
     below, above = _Point(0.0, fixed, empty), None
+    first = _first(stock, histograms, 8.0 * (_AIM * limit - fixed))
     for attempt in range(_TRIES):
-        plan = stock.plan(histograms, _next(below, above, aim=_AIM * limit, fixed=fixed))
+        plan = stock.plan(histograms, _next(below, above, aim=_AIM * limit, fixed=fixed) if attempt else first)
         tensors = stock.apply(plan)
         point = _Point(plan.bits, size_of(tensors), tensors)
         if point.size > limit:
@@ -85,7 +97,16 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Tenso
             full = below.size >= (_FULL if attempt < _HASTE else LEAST_FULL) * limit
             if full or stuck or (plan.complete and above is None):
                 break
-    return below.tensors
+    return Fitted(below.tensors, below.size, fixed)
+
+
+def _first(stock: Stock, histograms: Histograms, room: float) -> float:
+    """Bits to begin with: some tensors are coded, to learn by how much the histograms mistake them."""
+    plan = stock.plan(histograms, room)
+    some = dict(list(stock.apply(plan).items())[::_SOME])
+    expected = float(plan.each[::_SOME].sum())
+    coded = 8.0 * sum(len(item.positions) + len(item.values) for item in encode_tensors(some))
+    return room * min(max(expected / coded, 0.5), 2.0) if coded and expected else room
 
 
 @dataclass(frozen=True, slots=True, eq=False)

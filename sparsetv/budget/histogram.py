@@ -12,6 +12,7 @@ SHIFT = 17
 """float32 patterns are binned by their upper 15 bits: 64 bins per octave."""
 
 BINS = 1 << 14
+_OCTAVES = 24  # below the largest magnitude; what is smaller is counted in the lowest bin
 
 Reals = NDArray[np.float64]
 
@@ -53,12 +54,12 @@ class Histograms:
             counted: Entries per bin.
             weights: How many entries each of them stands for.
         """
-        whole = np.array(counted, np.float64) * np.array(weights)[:, None]
-        used = np.flatnonzero(whole.any(axis=0))
-        last = int(used[-1]) if len(used) else 0
-        first = max(int(used[0]) if len(used) else 0, last - 24 * 64)
-        kept = whole[:, first : last + 1].copy()
-        kept[:, 0] += whole[:, :first].sum(axis=1)
+        ends = [np.flatnonzero(each)[[0, -1]] for each in counted if each.any()]
+        last = max((int(end[1]) for end in ends), default=0)
+        first = max(min((int(end[0]) for end in ends), default=0), last - _OCTAVES * 64)
+        kept = np.array([each[first : last + 1] for each in counted], np.float64)
+        kept[:, 0] += [int(each[:first].sum()) for each in counted]
+        kept *= np.array(weights)[:, None]
         edges = lower_edge(np.arange(first, last + 2))
         middle = (edges[1:] + edges[:-1]) / 2
         return cls(first, _above(kept), _above(kept * middle))

@@ -33,14 +33,19 @@ class Plan:
     Attributes:
         least: Smallest magnitude that is kept, shape (tensors,); infinite where nothing is.
         step: Width of a level, shape (tensors,); infinite for a single one.
-        bits: Expected bits of all positions and values.
+        each: Expected bits of positions and values, shape (tensors,).
         complete: Whether nothing is left that more bits would bring.
     """
 
     least: Reals
     step: Reals
-    bits: float
+    each: Reals
     complete: bool = False
+
+    @property
+    def bits(self) -> float:
+        """Expected bits of all positions and values."""
+        return math.fsum(self.each.tolist())
 
 
 def solve(histograms: Histograms, entries: Reals, weights: Reals, *, bits: float) -> Plan:
@@ -76,12 +81,12 @@ def threshold(histograms: Histograms, weights: Reals, *, kept: float, each: floa
     low, high = (math.sqrt(price) for price in _prices(histograms, weights))
     lowest = low
 
-    def count(bound: float) -> float:
-        return math.fsum(histograms.reaching(bound / np.sqrt(weights)).tolist())
+    def count(bound: float) -> Reals:
+        return histograms.reaching(bound / np.sqrt(weights))
 
     for _ in range(3 * _SEARCH):
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if count(middle) <= kept else (middle, high)
+        low, high = (low, middle) if math.fsum(count(middle).tolist()) <= kept else (middle, high)
     return Plan(high / np.sqrt(weights), np.full(len(weights), math.inf), count(high) * each, low == lowest)
 
 
@@ -109,7 +114,7 @@ def _at(histograms: Histograms, entries: Reals, weights: Reals, price: float) ->
     return Plan(
         np.where(worth, least, math.inf),
         np.where(worth, step, math.inf),
-        math.fsum(np.where(worth, bits, 0.0).tolist()),
+        np.where(worth, bits, 0.0),
     )
 
 

@@ -36,7 +36,7 @@ def refit(
     tensors: Mapping[str, SparseTensor],
     *,
     scales: Mapping[str, float],
-    held: str = "positions",
+    shared: bool = False,
     steps: int,
     rate: float,
     progress: Progress | None = None,
@@ -47,15 +47,13 @@ def refit(
         body: The scope in a live model, with batches and the loss that is minimised, one batch per step.
         tensors: Kept deltas per tensor of the scope.
         scales: What each tensor's deltas are multiplied by to start from.
-        held: What stays, beside the positions: nothing (`positions`); every entry's sign and which magnitude it shares
-            with others of its tensor (`signs`: the magnitudes are trained); or the magnitudes (`magnitudes`: every
-            entry takes the one of its tensor that is nearest to what it was trained to; straight through).
+        shared: Keep every entry's sign, and train the magnitudes that the entries of a tensor share.
         steps: Steps of Adam; the rate rises over the first 5 and then falls to 0 along a cosine.
         rate: Step size as a share of the root mean square of the values that it starts from.
         progress: Reports steps.
 
     Returns:
-        Tensors whose values are to be used at scale 1, rounded to 8 significant bits (with `signs`, to 15), without
+        Tensors whose values are to be used at scale 1, rounded to 8 significant bits (with `shared`, to 15), without
         corrections.
 
     Raises:
@@ -66,7 +64,7 @@ def refit(
         bytes per kept entry.
     """
     used = {part.name: part for part in body.parts if tensors[part.name].nnz}
-    kept = {name: _Kept.of(part, tensors[name], body, scale=scales[name], held=held) for name, part in used.items()}
+    kept = {name: _Kept.of(part, tensors[name], body, scale=scales[name], shared=shared) for name, part in used.items()}
     size = rate * _rms(list(kept.values()))
     schedule = [size * _share(step, steps) for step in range(steps)]
     report = counter(progress, "refit", steps)
@@ -114,7 +112,6 @@ class _Kept:
         dtype: Dtype that the stitched weights are rounded to.
         signs: +-1 per entry where magnitudes are trained; None where every value is.
         codes: Which magnitude each entry has, int64; empty where every value is trained.
-        table: Rising magnitudes that values are rounded to; None where they are not.
         free: What is trained: shape (nnz,), or (magnitudes,).
         first, second: Adam's moments.
     """
@@ -126,16 +123,14 @@ class _Kept:
     dtype: torch.dtype
     signs: torch.Tensor | None
     codes: torch.Tensor
-    table: torch.Tensor | None
     free: torch.Tensor
     first: torch.Tensor
     second: torch.Tensor
 
     @classmethod
-    def of(cls, part: Part, tensor: SparseTensor, body: Body, *, scale: float, held: str) -> "_Kept":
+    def of(cls, part: Part, tensor: SparseTensor, body: Body, *, scale: float, shared: bool) -> "_Kept":
         index = torch.from_numpy(tensor.positions).to(body.device)
         start = torch.from_numpy(tensor.values).to(body.device) * scale
-        shared = held == "signs"
         free, codes = torch.unique(start.abs(), return_inverse=True) if shared else (start, index[:0])
         return cls(
             whole=part.place.tensor.view(-1),
@@ -145,7 +140,6 @@ class _Kept:
             dtype={"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}[tensor.dtype],
             signs=torch.where(torch.signbit(start), -1.0, 1.0) if shared else None,
             codes=codes,
-            table=torch.unique(start.abs()) if held == "magnitudes" else None,
             free=free,
             first=torch.zeros_like(free),
             second=torch.zeros_like(free),
@@ -153,12 +147,7 @@ class _Kept:
 
     def values(self) -> torch.Tensor:
         """Deltas, shape (nnz,)."""
-        if self.signs is not None:
-            return self.free[self.codes] * self.signs
-        if self.table is None:
-            return self.free
-        nearest = torch.bucketize(self.free.abs(), (self.table[1:] + self.table[:-1]) / 2)
-        return torch.copysign(self.table[nearest], self.free)
+        return self.free if self.signs is None else self.free[self.codes] * self.signs
 
     def write(self) -> None:
         """Put base plus deltas into the model, rounded as a stitch rounds them."""
@@ -187,6 +176,5 @@ def _renewed(name: str, tensor: SparseTensor, kept: _Kept | None) -> SparseTenso
         raise NonFiniteError(f"{name}: a refitted value is not finite; lower the rate")
     if kept.signs is not None:
         kept.free.copy_(torch.from_numpy(on_grid(kept.free.cpu().numpy())))
-    few = kept.signs is not None or kept.table is not None
-    values: Values = (kept.values() if few else kept.values().bfloat16().float()).cpu().numpy()
+    values: Values = (kept.values() if kept.signs is not None else kept.values().bfloat16().float()).cpu().numpy()
     return replace(tensor, values=values, corrections=Corrections.none())

@@ -115,17 +115,12 @@ class Choosing:
         """Take the shared options out of a command's arguments."""
         return cls(**{name: given.pop(name) for name in cls.__slots__})
 
-    def options(self, *, budget: bool = False) -> "PackOptions":
+    def options(self) -> "PackOptions":
         """The same for the library.
-
-        Args:
-            budget: Whether a size was asked for, which has defaults of its own and leaves no density to choose.
 
         Raises:
             UsageError: A scope, setting or localizer that does not exist.
         """
-        if budget and self.density is not None:
-            raise click.UsageError("--budget decides how many entries are kept; leave out --density")
         from sparsetv.jobs.learning import Learn
         from sparsetv.jobs.options import PackOptions
         from sparsetv.localize.problem import DENSITY
@@ -133,8 +128,8 @@ class Choosing:
 
         return PackOptions(
             density=_number(self.density or f"{DENSITY:g}", "own", "'--density'"),
-            scope=Scope.parse(self.scope or (("body",) if budget else ("blocks",))),
-            allocation=self.allocation or ("tensor" if budget else "global"),
+            scope=Scope.parse(self.scope) if self.scope else None,
+            allocation=self.allocation,
             prefix=self.prefix or None,
             seed=self.seed,
             localizer=self.localizer,

@@ -87,7 +87,9 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     from sparsetv.jobs.pack import pack_to
 
     choosing = Choosing.take(shared)
-    options = replace(choosing.options(budget=budget is not None), values=values, probe=probe, mask=mask)
+    if budget is not None and choosing.density is not None:
+        raise click.UsageError("--budget decides how many entries are kept; leave out --density")
+    options = replace(choosing.options(), values=values, probe=probe, mask=mask)
     options = replace(options, budget=budget, of=of, importance=parse_factors(importance))
     if refit is not None:
         options = replace(options, refit=RefitOptions(refit, options.learn.shots, refit_steps))

@@ -10,11 +10,11 @@ import numpy as np
 from sparsetv.budget.ask import Ask
 from sparsetv.budget.candidates import Candidates, collect, sample
 from sparsetv.budget.cut import energy
-from sparsetv.budget.fit import LEAST_FULL, Stock, Tensors, fit
+from sparsetv.budget.fit import LEAST_FULL, Fitted, Stock, Tensors, fit
 from sparsetv.budget.histogram import Histograms, Reals
 from sparsetv.budget.rate import solve, threshold
 from sparsetv.checkpoint.reading import Checkpoint
-from sparsetv.container.writer import encode
+from sparsetv.container.writer import measure
 from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.errors import UsageError
@@ -45,8 +45,8 @@ def check_budget(options: PackOptions) -> Ask:
     ask = Ask.parse(str(options.budget), of=options.of)
     if options.localizer != "magnitude" or options.mask is not None:
         raise UsageError("a budget chooses the entries itself; leave out the mask and the localizer")
-    if options.allocation not in ALLOCATIONS:
-        raise UsageError(f"unknown allocation {options.allocation!r}; known are {', '.join(ALLOCATIONS)}")
+    if options.shared not in ALLOCATIONS:
+        raise UsageError(f"unknown allocation {options.shared!r}; known are {', '.join(ALLOCATIONS)}")
     return ask
 
 
@@ -63,7 +63,8 @@ def spread(options: PackOptions, checkpoint: Checkpoint, factor: float) -> PackO
 def marked(task: SparseTaskVector, checkpoint: Checkpoint, options: PackOptions) -> SparseTaskVector:
     """A task that says what size was asked for; its values are to be trained, so it does not say what they keep."""
     ask = check_budget(options)
-    return _marked(task, ask, limit_of(ask, checkpoint), 0, None)
+    fixed = measure(without_entries(task))
+    return replace(task, budget=Budget(ask.text, ask.of, limit_of(ask, checkpoint), fixed, None))
 
 
 def pack_within(
@@ -94,13 +95,15 @@ def pack_within(
         whole = search.candidates(math.inf, progress)
         task = draft(_exact(vector, whole), whole.norms)
         if search.size(task) <= search.limit:
-            return search.marked(replace(task, recipe=replace(task.recipe, values="exact")), 1.0)
+            task = replace(task, recipe=replace(task.recipe, values="exact"))
+            return search.marked(task, search.size(without_entries(task)), 1.0)
     for margin in _MARGINS:
         found = search.candidates(margin, progress)
-        task = draft(search.fit(found), found.norms)
-        if search.size(task) >= LEAST_FULL * search.limit:
+        fitted = search.fit(found)
+        if fitted.size >= LEAST_FULL * search.limit:
             break
-    return search.marked(task, share_kept(task, found.tensors))
+    task = draft(fitted.tensors, found.norms)
+    return search.marked(task, fitted.fixed, share_kept(task, found.tensors))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +153,7 @@ class _Search:
         least = np.where(np.isfinite(bound), bound, self.guessed.top())
         return collect(self.vector, dict(zip(self.names, least.tolist(), strict=True)), progress=progress)
 
-    def fit(self, found: Candidates) -> Tensors:
+    def fit(self, found: Candidates) -> Fitted:
         """What of the candidates fills the file."""
         values = self.options.values
 
@@ -165,16 +168,16 @@ class _Search:
     def size(self, task: SparseTaskVector) -> int:
         """Bytes of a task's file when all is in it, a few too many."""
         told = Budget(self.ask.text, self.ask.of, self.limit, self.limit, 0.123456)
-        return encode(replace(task, budget=told)).size + self.reserve + _SLACK
+        return measure(replace(task, budget=told)) + self.reserve + _SLACK
 
-    def marked(self, task: SparseTaskVector, share: float) -> SparseTaskVector:
-        """The task with what was asked for, and the share of the energy that it keeps."""
-        return _marked(task, self.ask, self.limit, self.reserve, share)
+    def marked(self, task: SparseTaskVector, fixed: int, share: float) -> SparseTaskVector:
+        """The task with what was asked for, what it must hold, and the share of the energy that it keeps."""
+        return replace(task, budget=Budget(self.ask.text, self.ask.of, self.limit, fixed, share))
 
 
 def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> Reals:
     """What a squared error counts in each tensor: by allocation, times what the options say of its name."""
-    power = {"global": 0.0, "tensor": -1.0, "balanced": -0.5}[options.allocation]
+    power = {"global": 0.0, "tensor": -1.0, "balanced": -0.5}[options.shared]
     own = np.where(squares > 0, np.where(squares > 0, squares, 1.0) ** power, 1.0)
     factors = [
         math.prod(factor for glob, factor in options.importance.items() if fnmatchcase(name, glob)) for name in names
@@ -198,10 +201,7 @@ def _exact(vector: TaskVector, found: Candidates) -> Tensors:
     return {name: gather_tensor(vector, name, tensor.positions) for name, tensor in found.tensors.items()}
 
 
-def _marked(task: SparseTaskVector, ask: Ask, limit: int, reserve: int, share: float | None) -> SparseTaskVector:
-    empty = {
-        name: replace(tensor, positions=tensor.positions[:0], values=tensor.values[:0])
-        for name, tensor in task.tensors.items()
-    }
-    fixed = encode(replace(task, tensors=empty)).size + reserve
-    return replace(task, budget=Budget(ask.text, ask.of, limit, fixed, share))
+def without_entries(task: SparseTaskVector) -> SparseTaskVector:
+    """A task's file without what is kept."""
+    empty = {name: SparseTensor(t.dtype, t.shape, t.positions[:0], t.values[:0]) for name, t in task.tensors.items()}
+    return replace(task, tensors=empty)

@@ -52,7 +52,7 @@ def find_mask(
         if Path(output).exists() and not is_mask_file(output):
             raise OutputError(f"{output}: exists and is no mask file; choose another output, or remove it first")
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
-    names = scope_names(vector, chosen.scope)
+    names = scope_names(vector, chosen.covered)
     found = choose_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)
     if output is not None:
         write_mask(output, found.mask, localizer=_describe(chosen, found))
@@ -90,7 +90,7 @@ def choose_mask(
         options: What to do.
         progress: Reports how far the localizer is.
     """
-    problem = Problem(vector, names, options.density, options.allocation, options.seed, progress=progress)
+    problem = Problem(vector, names, options.density, options.shared, options.seed, progress=progress)
     if options.mask is not None:
         mask = read_mask(options.mask, {name: vector.base.shape(name) for name in names})
         return localized(problem, dict(mask.positions))
@@ -171,11 +171,11 @@ def _best_factor(problem: Problem, task: Carrier, learn: Learn) -> Localized:
 
 def _describe(options: PackOptions, found: Localized) -> Mapping[str, Any]:
     return {
-        "allocation": options.allocation,
+        "allocation": options.shared,
         "density": options.density,
         "localizer": options.localizer,
         "notes": dict(found.notes),
-        "scope": options.scope.describe(),
+        "scope": options.covered.describe(),
         "seed": options.seed,
         "settings": dict(options.settings),
     }

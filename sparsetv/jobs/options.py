@@ -31,7 +31,7 @@ class RefitOptions:
     batch_size: int = 32
     tail: float = 0.1
     spread: float = 2.0
-    polish: int = 60
+    polish: int = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class PackOptions:
 
     Attributes:
         density: Fraction of the scope to keep, in (0, 1]; None for what the localizer arrives at by itself.
-        scope: Which tensors may keep entries.
+        scope: Which tensors may keep entries; None for the blocks, and with a budget for the body.
         allocation: `global` or `tensor`, see `sparsetv.localize.problem`; with a budget what an error counts in each
-            tensor, also `balanced`, see `sparsetv.jobs.budget`.
+            tensor, also `balanced`, see `sparsetv.jobs.budget`. None for `global`, and with a budget for `tensor`.
         values: A name of `sparsetv.quantize.named.VALUES`; None for `exact`, and with a budget for what errs least.
         prefix: (from, to) between the names of base and fine-tune where the rule cannot tell.
         probe: Whether `pack_files` runs the models; None for wherever they can be built and run and the fine-tune has
@@ -61,8 +61,8 @@ class PackOptions:
     """
 
     density: float | None = DENSITY
-    scope: Scope = field(default_factory=Scope)
-    allocation: str = "global"
+    scope: Scope | None = None
+    allocation: str | None = None
     values: str | None = None
     prefix: tuple[str, str] | None = None
     probe: bool | None = None
@@ -76,6 +76,16 @@ class PackOptions:
     budget: str | None = None
     of: str = "fp32"
     importance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def covered(self) -> Scope:
+        """The scope, chosen or by default."""
+        return self.scope or Scope("blocks" if self.budget is None else "body")
+
+    @property
+    def shared(self) -> str:
+        """The allocation, chosen or by default."""
+        return self.allocation or ("global" if self.budget is None else "tensor")
 
 
 @dataclass(frozen=True, slots=True)

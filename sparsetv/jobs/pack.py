@@ -83,7 +83,7 @@ def pack_files(
         if chosen.probe is None and vector.finetuned.total_bytes > AUTO_BYTES:
             raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
         if chosen.probe is not False and chosen.budget is not None:
-            reserve = probe_bytes(vector, carry(vector, scope_names(vector, chosen.scope), name=title))
+            reserve = probe_bytes(vector, carry(vector, scope_names(vector, chosen.covered), name=title))
         task = pack_vector(vector, name=title, options=chosen, reserve=reserve, progress=progress)
         if chosen.probe is False:
             return task
@@ -162,7 +162,7 @@ def pack_vector(
     """
     _check_name(name)
     check_values(options.values or "exact")
-    names = scope_names(vector, options.scope)
+    names = scope_names(vector, options.covered)
     carried = carry(vector, names, name=name)
     with ThreadPoolExecutor(1) as pool:
         identities = pool.submit(_identities, vector.base)
@@ -177,7 +177,7 @@ def pack_vector(
 
         if options.budget is not None:
             if options.refit is not None and options.refit.tail:
-                names = tuple(sorted({*names, *tail_names(vector, options.scope, density=options.refit.tail)}))
+                names = tuple(sorted({*names, *tail_names(vector, options.covered, density=options.refit.tail)}))
             task = pack_within(vector, names, options, draft, reserve=reserve, progress=progress)
         else:
             task = _pack_mask(vector, names, carried, options, draft, progress)
@@ -197,7 +197,7 @@ def _pack_mask(
     """The entries of a mask that is found or given."""
     found = choose_mask(vector, names, carried, options, progress=progress)
     if options.refit is not None and options.refit.tail:
-        found = with_tail(vector, found, options.scope, density=options.refit.tail)
+        found = with_tail(vector, found, options.covered, density=options.refit.tail)
     tensors = quantize(gather(vector, found.mask), options.values or "exact")
     task = draft(tensors, {key: found.norms[key] for key in tensors})
     drawn = options.seed if options.localizer == "random" and options.mask is None else None
@@ -249,9 +249,9 @@ def _recipe(options: PackOptions, density: float) -> Recipe:
     return Recipe(
         localizer=localizer if options.mask is None else "mask",
         density=density,
-        allocation=options.allocation,
-        preset=options.scope.preset,
-        include=options.scope.include,
-        exclude=options.scope.exclude,
+        allocation=options.shared,
+        preset=options.covered.preset,
+        include=options.covered.include,
+        exclude=options.covered.exclude,
         values=options.values or ("exact" if options.budget is None else "budget"),
     )

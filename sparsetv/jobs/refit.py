@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsetv.budget.fit import Stock, fit
-from sparsetv.container.writer import encode
+from sparsetv.container.writer import measure
 from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.errors import ProbeError, UsageError
@@ -22,7 +22,7 @@ from sparsetv.task_vector import Probe, SparseTaskVector
 if TYPE_CHECKING:
     from sparsetv.objective.body import Body
 
-_SLACK = 64
+_SLACK = 32
 """Bytes that training the magnitudes of a fitted file may add."""
 
 
@@ -52,9 +52,7 @@ def refit_task(
         raise UsageError(f"refitting starts from values `exact` or `sign`, not `{values}`; it rounds by itself")
     trainer = _Trainer.of(task, vector, options, how)
     scales = _starts(task, trainer.probe.scale)
-    tensors = trainer.run(
-        task.tensors, scales, how.steps, held="signs" if values == "sign" else "positions", progress=progress
-    )
+    tensors = trainer.run(task.tensors, scales, how.steps, shared=values == "sign", progress=progress)
     recipe = replace(task.recipe, values="sign-refit" if values == "sign" else "refit")
     return trainer.finished(replace(task, tensors=tensors, recipe=recipe))
 
@@ -70,7 +68,7 @@ def refit_within(
     """The task with trained values of few magnitudes, so that its file fits the budget.
 
     Values are trained freely; then the budget chooses anew which of them to keep and how finely, as it does with
-    deltas; then every entry is trained to one of the magnitudes that are left.
+    deltas; then the magnitudes that are left are trained.
 
     Args:
         task: What was packed for a larger budget, with its probe and the real budget.
@@ -92,15 +90,15 @@ def refit_within(
     task = replace(task, recipe=recipe, probe=replace(trainer.probe, scale=1.0))
     entries = np.array([float(tensor.numel) for tensor in free.values()])
     stock = Stock(free, entries, np.ones(len(free)))
-    limit = most - _SLACK
+    limit = most - 2 * _SLACK
 
     def draft(tensors: Mapping[str, SparseTensor]) -> SparseTaskVector:
         return replace(task, tensors=dict(tensors))
 
-    found = fit(stock, lambda tensors: encode(draft(tensors)).size, limit=limit)
-    shared = trainer.run(found, dict.fromkeys(found, 1.0), how.polish, held="magnitudes", progress=progress)
+    found = fit(stock, lambda tensors: measure(draft(tensors)), limit=limit).tensors
+    shared = trainer.run(found, dict.fromkeys(found, 1.0), how.polish, shared=True, progress=progress)
     done = draft(shared)
-    if encode(done).size > most:
+    if measure(done) + _SLACK > most:
         done = draft(found)
     touched = digest(vector.base.identity(name) for name, tensor in done.tensors.items() if tensor.nnz)
     base, recipe = replace(done.base, touched=touched), replace(recipe, density=done.density)
@@ -136,7 +134,7 @@ class _Trainer:
         scales: Mapping[str, float],
         steps: int,
         *,
-        held: str = "positions",
+        shared: bool = False,
         progress: Progress | None = None,
     ) -> dict[str, SparseTensor]:
         """Trained tensors, to be used at scale 1."""
@@ -144,7 +142,7 @@ class _Trainer:
 
         rate = self.how.rate
         return refit(
-            self.body, tensors, scales=scales, held=held, steps=steps, rate=rate, progress=progress
+            self.body, tensors, scales=scales, shared=shared, steps=steps, rate=rate, progress=progress
         ).tensors  # fmt: skip
 
     def finished(self, task: SparseTaskVector) -> SparseTaskVector:
