@@ -38,7 +38,7 @@ KINDS = {
     "exact": Kind(PackOptions(values="exact"), "match", (0.15, 0.5, 2.0)),
     "plain squared error": Kind(PackOptions(), "match", (0.15, 0.5)),
     "budget, refit": Kind(
-        PackOptions(allocation="tensor", scope=Scope("body"), refit=RefitOptions()), "none", (0.15, 0.25, 0.5)
+        PackOptions(allocation="tensor", scope=Scope("body"), refit=RefitOptions()), "none", (0.15, 0.5)
     ),
 }
 """`budget` is the command line's default; trained files take minutes each."""
