@@ -266,6 +266,27 @@ def swap() -> str:
     return markdown(["what", "median", "worst of 30", "times a switch"], rows)
 
 
+def lossless() -> str:
+    """Lossless archives: share of the checkpoint, and speed."""
+    rows = []
+    for row in read("lossless")["rows"]:
+        recipes, codec, job, peer = row["recipes"], row["codec"], row["job"], row.get("zipnn", {})
+        rows.append([
+            row["pair"],
+            f"{row['changed_percent']:.1f} %",
+            f"**{row['percent']:.2f} %**" + (f" ({row['goal_percent']:g})" if row["goal_percent"] else ""),
+            *(f"{recipes[name]['percent']:.2f} %" for name in ("xor + byte planes + zstd", "xor + zstd", "zstd alone")),
+            f"{peer['percent']:.2f} %" if "percent" in peer else "",
+            f"{codec['encode']} / {codec['decode']}",
+            f"{job['archive']} / {job['restore']}",
+            f"{row['floors']['copy']:,} / {row['floors']['read']:,}",
+            f"{max(row['peak_bytes'].values()) / 1e6:.0f} MB",
+        ])  # fmt: skip
+    head = ["pair", "values changed", "archive (goal)", "xor + byte planes + zstd", "xor + zstd", "zstd alone", "ZipNN"]
+    head += ["codec, MB/s", "whole job, MB/s", "copy in memory / read, MB/s", "peak memory"]
+    return markdown(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "sizes": sizes,
@@ -278,6 +299,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "runtime": runtime,
     "continual": continual,
     "swap": swap,
+    "lossless": lossless,
 }
 
 

@@ -5,10 +5,13 @@ Another zstandard than 0.25 may compress to other bytes; use that one.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from golden_writer import invalid, valid
+from golden_writer import archive_cases, invalid, valid
+from golden_writer.archives import base_file
+from golden_writer.case import Case
 from golden_writer.content import expected, sha256
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,16 +22,31 @@ def main() -> None:
     for name, content, data in valid.files():
         _write_once(GOLDEN / "valid" / f"{name}.stv", data)
         _write_once(GOLDEN / "valid" / f"{name}.json", _json(expected(content)))
+    _archives(GOLDEN / "archives")
+    _invalid("invalid", invalid.cases())
+    _invalid("archives_invalid", archive_cases.invalid())
+    files = sorted([*GOLDEN.glob("*/*.stv"), *(GOLDEN / "valid").glob("*.json"), *GOLDEN.glob("archives/*.json")])
+    sums = [f"{sha256(file.read_bytes())}  {file.relative_to(GOLDEN)}\n" for file in files]
+    (GOLDEN / "SHA256SUMS").write_text("".join(sums))
+
+
+def _archives(room: Path) -> None:
+    """Valid archives, what comes back from each in hex, and the base of all of them."""
+    for name, files, data in archive_cases.valid():
+        _write_once(room / f"{name}.stv", data)
+        _write_once(room / f"{name}.json", _json({file.name: file.whole.hex() for file in files}))
+    _write_once(room / "base" / "model.safetensors", base_file(archive_cases.BASE))
+    _write_once(room / "base" / "config.json", b"{}")
+
+
+def _invalid(folder: str, cases: Iterable[Case]) -> None:
     index = []
-    for case in invalid.cases():
-        _write_once(GOLDEN / "invalid" / case.file, case.data)
+    for case in cases:
+        _write_once(GOLDEN / folder / case.file, case.data)
         index.append({"file": case.file, "clause": case.clause, "breaks": case.breaks, "match": case.match})
         if case.error != "FormatError":
             index[-1]["error"] = case.error
-    (GOLDEN / "invalid" / "index.json").write_bytes(_json(index))
-    files = sorted([*GOLDEN.glob("*/*.stv"), *(GOLDEN / "valid").glob("*.json")])
-    sums = [f"{sha256(file.read_bytes())}  {file.relative_to(GOLDEN)}\n" for file in files]
-    (GOLDEN / "SHA256SUMS").write_text("".join(sums))
+    (GOLDEN / folder / "index.json").write_bytes(_json(index))
 
 
 def _json(value: dict[str, Any] | list[dict[str, Any]]) -> bytes:

@@ -2,7 +2,7 @@
 
     >>> import sparsetv
     >>> sorted(sparsetv.__all__)[:3]
-    ['Composer', 'FormatError', 'Learn']
+    ['ArchiveSummary', 'Composer', 'FormatError']
 
 Names are imported when they are first used, so that `import sparsetv` costs nothing.
 """
@@ -25,6 +25,10 @@ _HOMES = {
     "Mask": "sparsetv.masks",
     "read_mask": "sparsetv.maskfile",
     "write_mask": "sparsetv.maskfile",
+    "ArchiveSummary": "sparsetv.jobs.archived",
+    "archive_to": "sparsetv.jobs.archive",
+    "inspect_archive": "sparsetv.jobs.archived",
+    "restore": "sparsetv.jobs.archive",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -49,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArchiveSummary",
     "Composer",
     "FormatError",
     "Learn",
@@ -66,10 +71,12 @@ __all__ = [
     "StitchOptions",
     "Store",
     "add",
+    "archive_to",
     "attach",
     "evaluate",
     "find_mask",
     "inspect",
+    "inspect_archive",
     "open_pair",
     "pack",
     "pack_files",
@@ -77,6 +84,7 @@ __all__ = [
     "read_mask",
     "read_task",
     "remove",
+    "restore",
     "run_localizer",
     "stitch",
     "verify",
@@ -87,6 +95,8 @@ __all__ = [
 if TYPE_CHECKING:
     from sparsetv.csr import SparseTensor
     from sparsetv.errors import FormatError, SparseTVError
+    from sparsetv.jobs.archive import archive_to, restore
+    from sparsetv.jobs.archived import ArchiveSummary, inspect_archive
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn

@@ -9,9 +9,10 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,44 @@ def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     Raises:
         OutputError: The target is a directory or special file, or cannot be written.
     """
+    with _in_place_of(path) as temporary:
+        return write_new_file(temporary, parts)
+
+
+def write_file_behind(path: Path, parts: Iterable[bytes | Bytes], *, head: Callable[[], bytes], head_size: int) -> int:
+    """Write a file as `write_file` does, where its first bytes are known last; returns its size in bytes.
+
+    Args:
+        path: File to write.
+        parts: What follows the head.
+        head: Gives the head, `head_size` bytes, once all parts are made.
+        head_size: Bytes of the head.
+
+    Raises:
+        OutputError: The target is a directory or special file, or cannot be written.
+    """
+    with _in_place_of(path) as temporary:
+        size = write_new_file(temporary, chain([bytes(head_size)], parts))
+        with temporary.open("r+b", buffering=0) as file:
+            _write_all(file.fileno(), memoryview(head()))
+            os.fsync(file.fileno())
+        return size
+
+
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[Path]:
+    """A new file's name beside the target, which the file replaces when the block ends well."""
     target = Path(os.path.realpath(path))
     _check_target(target)
     temporary = _beside(target)
     try:
-        size = write_new_file(temporary, parts)
+        yield temporary
         os.replace(temporary, target)
         sync(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return size
 
 
 def check_writable(path: Path | str) -> None:

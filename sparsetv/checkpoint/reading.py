@@ -171,6 +171,8 @@ def _open_shard(path: Path) -> Shard:
     header = parse_header(raw, file_size=stamp[0], what=str(path))
     if header.metadata.get("format") == "sparsetv":
         raise CheckpointError(f"{path}: a sparsetv task file where a model checkpoint is needed")
+    if header.metadata.get("format") == "sparsetv-archive":
+        raise CheckpointError(f"{path}: an archive where a model checkpoint is needed; get it back with `restore`")
     data = np.asarray(np.memmap(path, np.uint8, "r"))
     return Shard(path, data, raw, header.tensors, header.metadata, stamp)
 

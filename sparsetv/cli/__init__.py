@@ -13,6 +13,7 @@ from sparsetv.cli.inspect import inspect
 from sparsetv.cli.localize import localize
 from sparsetv.cli.output import plain
 from sparsetv.cli.pack import pack
+from sparsetv.cli.restore import restore
 from sparsetv.cli.stitch import stitch
 from sparsetv.cli.store import store
 from sparsetv.cli.verify import verify
@@ -27,6 +28,7 @@ def group() -> None:
     \b
     sparsetv pack BASE FINETUNED -o task.stv      a fine-tune becomes one small file
     sparsetv localize BASE FINETUNED -o MASK      only the mask, for `pack --mask`
+    sparsetv pack --lossless BASE FINETUNED -o FILE, then restore BASE FILE -o DIR   every bit of it
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
@@ -35,7 +37,7 @@ def group() -> None:
     """
 
 
-for command in (pack, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
+for command in (pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
     group.add_command(command)
 
 

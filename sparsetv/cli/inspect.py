@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 @click.argument("task", metavar="TASK.stv")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def inspect(task: str, as_json: bool) -> None:
-    """Show what a task file holds and where its bytes went."""
+    """Show what a task file or an archive holds and where its bytes went."""
+    from sparsetv.archive.file import is_archive
     from sparsetv.jobs.inspect import inspect as summarise
 
+    if is_archive(task):
+        from sparsetv.cli.archives import print_archive
+        from sparsetv.jobs.archived import inspect_archive
+
+        print_archive(inspect_archive(task), as_json=as_json)
+        return
     summary = summarise(task)
     if as_json:
         print_json(summary)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from sparsetv.task_vector import SparseTaskVector
 
 
+_LOSSLESS = {"base", "finetuned", "output", "name", "prefix", "lossless", "as_json"}
+
+
 @click.command()
 @click.argument("base")
 @click.argument("finetuned")
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     help="Train the kept values on the fine-tune's outputs on random inputs, or on examples.",
 )
 @click.option("--refit-steps", type=click.IntRange(1), default=150, show_default=True, help="Steps of refitting.")
+@click.option(
+    "--lossless", is_flag=True, help="Archive the whole checkpoint instead, bit for bit; `restore` gives it back."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,
@@ -63,6 +69,7 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     mask: str | None,
     refit: str | None,
     refit_steps: int,
+    lossless: bool,
     as_json: bool,
     **shared: Any,
 ) -> None:
@@ -70,6 +77,9 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
 
     BASE and FINETUNED are Hugging Face directories, .safetensors files or hub ids (org/name@revision).
     """  # fmt: skip
+    if lossless:
+        _archive(base, finetuned, output, name, shared["prefix"], as_json=as_json)
+        return
     from dataclasses import replace
 
     from sparsetv.jobs.inspect import inspect
@@ -95,6 +105,31 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
         + (f", {task.budget.energy:.1%} of the energy" if task.budget and task.budget.energy is not None else "")
         + (f", match scale {task.probe.scale:g}" if task.probe else "")
     )
+
+
+def _archive(
+    base: str, finetuned: str, output: str, name: str | None, prefix: tuple[str, str] | None, *, as_json: bool
+) -> None:
+    _check_alone(click.get_current_context())
+    from sparsetv.cli.archives import size_line
+    from sparsetv.jobs.archive import archive_to
+
+    with progress_bars() as progress:
+        summary = archive_to(output, base, finetuned, name=name, prefix=prefix or None, progress=progress, note=message)
+    if as_json:
+        print_json(summary)
+    else:
+        click.echo(f"{output}: {size_line(summary)}, lossless")
+
+
+def _check_alone(context: click.Context) -> None:
+    """Refuse options that choose what to keep: an archive keeps everything."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is not click.core.ParameterSource.DEFAULT
+        if given and parameter.name not in _LOSSLESS:
+            raise click.UsageError(
+                f"{parameter.opts[0]} cannot go with --lossless, which keeps everything; leave it out"
+            )
 
 
 def _report(task: "SparseTaskVector") -> None:

@@ -8,10 +8,12 @@ from sparsetv.cli.output import print_json, progress_bars
 @click.command()
 @click.argument("task", metavar="TASK.stv")
 @click.option("--base", help="Compare the hashes of this base's tensors.")
-@click.option("--finetuned", help="Compare every kept entry with this fine-tune, bit for bit; needs --base.")
+@click.option(
+    "--finetuned", help="Compare every kept entry, or archived byte, with this fine-tune, bit for bit; needs --base."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 def verify(task: str, base: str | None, finetuned: str | None, as_json: bool) -> None:
-    """Check everything about a task file that can be checked."""
+    """Check everything about a task file or an archive that can be checked."""
     from dataclasses import asdict
 
     from sparsetv.jobs.verify import verify as check

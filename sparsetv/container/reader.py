@@ -116,6 +116,8 @@ def read_files(opened: Opened) -> dict[str, bytes]:
 
 
 def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manifest:
+    if header.metadata.get("format") == "sparsetv-archive":
+        raise FormatError(f"{what}: a lossless archive, no sparsetv task; get its checkpoint back with `restore`")
     if header.metadata.get("format") != "sparsetv":
         raise FormatError(f"{what}: a safetensors file, but no sparsetv task; is it a model's weights?")
     version = header.metadata.get("version", "")

@@ -1,23 +1,20 @@
 """Jobs two and three: tasks onto a base, and tasks added to or removed from what was stitched."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from sparsetv.atomic import remove_leftovers
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.files import other_files
 from sparsetv.compose.mix import Active, mix
-from sparsetv.compose.record import ROOM, Record, check_stitched, is_stitched
+from sparsetv.compose.record import Record, check_stitched, is_stitched
 from sparsetv.compose.reuse import find_reuse
 from sparsetv.compose.stitch import stitch as write_stitched
-from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
+from sparsetv.errors import FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.jobs.options import StitchOptions
+from sparsetv.jobs.outputs import check_apart, locked
 from sparsetv.jobs.tasks import Source, base_of_tasks, read_tasks
 from sparsetv.progress import Progress, counter
 from sparsetv.rules import Rule, find_rule
@@ -66,7 +63,7 @@ def stitch(
     loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
     active = _activate(view, loaded, chosen, rule, progress)
-    with _locked(target):
+    with locked(target):
         record = write_stitched(
             view,
             mix(active, rule=rule, scale=chosen.scale),
@@ -129,7 +126,7 @@ def _change(
     progress: Progress | None,
 ) -> Record:
     check_stitched(path)
-    with _locked(path):
+    with locked(path):
         stitched = open_stitched(path)
         record = stitched.record
         if isinstance(record.scale, str) and record.scale not in NAMED:
@@ -203,43 +200,11 @@ def _together(
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:
-    resolved, directory = target.resolve(), base.location.directory
-    if directory is not None and resolved == directory.resolve():
-        raise OutputError(f"{target}: is the base itself; choose another output directory")
-    if directory is not None and resolved.is_relative_to(directory.resolve()):
-        raise OutputError(f"{target}: lies inside the base; choose another output directory")
-    if any(shard.path.resolve().is_relative_to(resolved) for shard in base.shards.values()):
-        raise OutputError(f"{target}: holds the base itself; choose another output directory")
+    check_apart(target, base)
     if not target.exists():
         return
-    if not target.is_dir():
-        raise OutputError(f"{target}: is a file; name a directory")
     strangers = (
         open_stitched(target).own_files() if is_stitched(target) else {item.name: item for item in target.iterdir()}
     )
     if strangers:
         raise OutputError(f"{target}: holds {min(strangers)}, which sparsetv did not write; name a new directory")
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a directory, or fail at once.
-
-    Raises:
-        BusyError: Another process holds it.
-    """
-    resolved = target.resolve()
-    if not resolved.parent.is_dir():
-        raise OutputError(f"{target}: directory {resolved.parent} does not exist; create it first")
-    lock = FileLock(resolved.parent / f".{resolved.name}.{ROOM}-lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BusyError(f"{target}: another process is changing it; try again when it is done") from None
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be locked ({error.strerror or error})") from error
-    try:
-        remove_leftovers(resolved)
-        yield
-    finally:
-        lock.release()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsetv.archive.file import is_archive
 from sparsetv.belonging import check_content, check_structure
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import base_of
@@ -12,6 +13,7 @@ from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
 from sparsetv.fingerprint import digest, first_difference
+from sparsetv.jobs.archived import verify_archive
 from sparsetv.localize.measure import measure
 from sparsetv.packing.extras import collect
 from sparsetv.packing.gather import gather_tensor
@@ -36,12 +38,13 @@ def verify(
     finetuned: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Check, ...]:
-    """Verify a task file; returns what was checked, or raises at the first thing that is wrong.
+    """Verify a task file or an archive; returns what was checked, or raises at the first thing that is wrong.
 
     Args:
-        path: The task file.
-        base: The base, to compare hashes of its tensors.
-        finetuned: The fine-tune, to compare every kept entry and every carried tensor; needs `base`.
+        path: The task file, or the archive.
+        base: The base, to compare hashes of its tensors; an archive is then decoded, too.
+        finetuned: The fine-tune, to compare every kept entry and every carried tensor, or every archived byte; needs
+            `base`.
         progress: Reports bytes of the base hashed.
 
     Raises:
@@ -51,6 +54,9 @@ def verify(
     """
     if finetuned is not None and base is None:
         raise UsageError("comparing with the fine-tune needs the base, too; pass --base")
+    if is_archive(path):
+        found = verify_archive(path, base=base, finetuned=finetuned, progress=progress)
+        return tuple(Check(*pair) for pair in found)
     task = read_task(path)
     checks = [
         Check("container", "header, manifest, hashes and every frame are sound"),

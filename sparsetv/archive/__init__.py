@@ -1,0 +1,1 @@
+"""Lossless archives of a whole checkpoint against its base (formats/ARCHIVE.md)."""
