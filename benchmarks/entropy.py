@@ -5,11 +5,11 @@ their frequencies), and each cell's k a uniform choice among 0 … n; `gaps`: a 
 `seeded` has no entropy. Values: a sign is 1 bit; bytes of each plane of `exact` are independent draws from their
 frequencies in the block, indices of `levels` from those in the frame (its clause 5). Corrections and tables of
 magnitudes count as they are stored. What stands in the manifest counts on neither side. zstd may find more than these
-models know of, so values can take less than 1.
+models know of, so that values can take less.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from sparsetv.container.blocks import Coded, Slice, cut
 from sparsetv.container.grid import Grid, choose_grid
 from sparsetv.container.manifest import Stream
 from sparsetv.container.writer import encode_tensors
-from sparsetv.task_vector import SparseTaskVector
+from sparsetv.csr import SparseTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Floor:
         }
 
 
-def floor_of(task: SparseTaskVector) -> Floor:
-    """Coded bytes and their floor, over all blocks of a task."""
-    coded = encode_tensors(task.tensors, seed=task.drawn)
-    blocks = list(zip(cut(list(task.tensors.values())), coded, strict=True))
+def floor_of(tensors: Mapping[str, SparseTensor], *, seed: int | None = None) -> Floor:
+    """Coded bytes and their floor, over all blocks of a task's tensors; the seed of a mask that was drawn."""
+    coded = encode_tensors(tensors, seed=seed)
+    blocks = list(zip(cut(list(tensors.values())), coded, strict=True))
     return Floor(
         positions=sum(len(item.positions) for item in coded),
         values=sum(len(item.values) for item in coded),
@@ -53,10 +53,10 @@ def floor_of(task: SparseTaskVector) -> Floor:
     )
 
 
-def codecs_of(task: SparseTaskVector) -> dict[str, dict[str, int]]:
+def codecs_of(tensors: Mapping[str, SparseTensor], *, seed: int | None = None) -> dict[str, dict[str, int]]:
     """How many blocks each codec codes."""
     found: dict[str, dict[str, int]] = {"positions": {}, "values": {}}
-    for item in encode_tensors(task.tensors, seed=task.drawn):
+    for item in encode_tensors(tensors, seed=seed):
         for part, stream in (("positions", item.block.positions), ("values", item.block.values)):
             found[part][stream.codec] = found[part].get(stream.codec, 0) + 1
     return found
@@ -94,16 +94,20 @@ def _grid(grid: Grid, item: Slice) -> float:
 
 
 def _values(slices: list[Slice], stream: Stream) -> float:
+    """Bits by the codec's model; by the smaller one where `exact` codes what has few magnitudes, and no corrections."""
     values = [item.values for item in slices]
     signs = float(sum(map(len, values)))
     if stream.codec == "sign":
         return signs
+    tables = [levels.table_of(piece) for piece in values]
+    few = [table for table in tables if table is not None]
     if stream.codec == "levels":
-        return (
-            signs + _indices([table for table in map(levels.table_of, values) if table]) + 8 * sum(stream.frames[1:3])
-        )
+        return signs + _indices(few) + 8 * sum(stream.frames[1:3])
     _, frames = exact.encode_values(np.concatenate(values))
-    return signs + math.fsum(draws(plane) for plane in frames[1:]) + 8 * sum(stream.frames[5:])
+    whole = signs + math.fsum(draws(plane) for plane in frames[1:]) + 8 * sum(stream.frames[5:])
+    if len(few) < len(tables) or any(stream.frames[5:]):
+        return whole
+    return min(whole, signs + _indices(few) + sum(32 + 16 * len(table.multiples) for table in few))
 
 
 def _indices(tables: Sequence[levels.Table]) -> float:
