@@ -6,6 +6,7 @@ from pathlib import Path
 
 TORCH = "torch==2.13.0"
 PACKAGES = ("mergekit", "peft")
+STORAGE = ("zipnn==0.5.4", "deltatensors==0.2.*", "weightscope==0.4.*", "compressed-tensors==0.12.2")
 
 
 class PeersError(Exception):
@@ -25,6 +26,28 @@ def peers_python(room: Path, given: Path | None) -> Path:
     if not done.exists():
         run(["python3", "-m", "venv", str(made)])
         run([str(python), "-m", "pip", "install", "-q", TORCH, *PACKAGES])
+        done.touch()
+    return python
+
+
+def storage_python(room: Path, given: Path | None) -> Path:
+    """Python of an environment for the peers that store weights; each is installed by itself, so one may be missing.
+
+    Raises:
+        PeersError: The environment could not be made.
+    """
+    if given is not None:
+        return given.absolute()
+    made = (room / "storage_peers").absolute()
+    done, python = made / "installed", made / "bin" / "python"
+    if not done.exists():
+        run(["python3", "-m", "venv", str(made)])
+        run([str(python), "-m", "pip", "install", "-q", TORCH])
+        for package in STORAGE:
+            try:
+                run([str(python), "-m", "pip", "install", "-q", TORCH, package])
+            except PeersError as error:
+                print(f"{package}: {error}", flush=True)
         done.touch()
     return python
 

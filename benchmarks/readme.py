@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme_storage
 from benchmarks.common import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -31,28 +32,14 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def sizes() -> str:
-    """Bytes on disk."""
-    rows = read("sizes")["rows"]
-    head = ["fine-tune", "dtype", "values", "file, bytes", "% of checkpoint", "% of scope", "bits per entry"]
-    head += ["positions", "values", "manifest and header, % of file"]
-    return markdown(head, [_size_row(row) for row in rows])
+def storage() -> str:
+    """Every encoding and peer: bytes, error, speed."""
+    return markdown(readme_storage.HEAD, readme_storage.encodings(read("storage")["rows"]))
 
 
-def _size_row(row: dict[str, Any]) -> list[str]:
-    bits = row["bits_per_entry"]
-    return [
-        f"{row['task']} ({row['optimizer']})" if row["task"] != "TREC-sgd" else "TREC (SGD)",
-        row["dtype"],
-        row["values"],
-        f"{row['file_bytes']:,}",
-        f"{row['percent_of_checkpoint']:.3f}",
-        f"{row['percent_of_scope']:.3f}",
-        f"{sum(bits.values()):.2f}",
-        f"{bits['positions']:.2f}",
-        f"{bits['values']:.2f}",
-        f"{row['framing_percent_of_file']:.2f}",
-    ]
+def storage_goals() -> str:
+    """What was asked of storage, and what came nearest to missing it."""
+    return markdown(readme_storage.GOALS, readme_storage.goals(read("storage")["goals"]))
 
 
 def headline() -> str:
@@ -289,7 +276,8 @@ def lossless() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
-    "sizes": sizes,
+    "storage_goals": storage_goals,
+    "storage": storage,
     "recovery": recovery,
     "averages": averages,
     "refit": refit,
