@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
@@ -19,15 +20,7 @@ def peers_python(room: Path, given: Path | None) -> Path:
     Raises:
         PeersError: The environment could not be made.
     """
-    if given is not None:
-        return given.absolute()
-    made = (room / "peers").absolute()
-    done, python = made / "installed", made / "bin" / "python"
-    if not done.exists():
-        run(["python3", "-m", "venv", str(made)])
-        run([str(python), "-m", "pip", "install", "-q", TORCH, *PACKAGES])
-        done.touch()
-    return python
+    return _environment(room / "peers", given, lambda pip: run([*pip, TORCH, *PACKAGES]))
 
 
 def storage_python(room: Path, given: Path | None) -> Path:
@@ -36,18 +29,27 @@ def storage_python(room: Path, given: Path | None) -> Path:
     Raises:
         PeersError: The environment could not be made.
     """
+
+    def install(pip: list[str]) -> None:
+        run([*pip, TORCH])
+        for package in STORAGE:
+            try:
+                run([*pip, TORCH, package])
+            except PeersError as error:
+                print(f"{package}: {error}", flush=True)
+
+    return _environment(room / "storage_peers", given, install)
+
+
+def _environment(folder: Path, given: Path | None, install: Callable[[list[str]], object]) -> Path:
+    """A given Python, or that of an environment in a folder, made and filled where it is not there yet."""
     if given is not None:
         return given.absolute()
-    made = (room / "storage_peers").absolute()
+    made = folder.absolute()
     done, python = made / "installed", made / "bin" / "python"
     if not done.exists():
         run(["python3", "-m", "venv", str(made)])
-        run([str(python), "-m", "pip", "install", "-q", TORCH])
-        for package in STORAGE:
-            try:
-                run([str(python), "-m", "pip", "install", "-q", TORCH, package])
-            except PeersError as error:
-                print(f"{package}: {error}", flush=True)
+        install([str(python), "-m", "pip", "install", "-q"])
         done.touch()
     return python
 

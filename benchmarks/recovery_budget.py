@@ -58,6 +58,7 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
                     "kind": kind, "budget": budget, "task": name, "accuracy": score,
                     "base": cache.get(f"base {name}", lambda s=subject: s.floor),  # type: ignore[misc]
                     "finetuned": cache.get(f"fine-tuned {name}", lambda s=subject: s.ceiling),  # type: ignore[misc]
+                    "checkpoint_bytes": (data.finetuned(name) / "model.safetensors").stat().st_size,
                     **_told(task, file, scale),
                 })  # fmt: skip
     return rows

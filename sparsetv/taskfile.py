@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from sparsetv import atomic
 from sparsetv.container import layout
 from sparsetv.container.limits import Limits
 from sparsetv.container.reader import Opened, decode, open_bytes
 from sparsetv.container.writer import encode
-from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.wire.header import is_of_format
+from sparsetv.wire.header import is_of_format, map_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,7 @@ def open_task(path: Path | str, *, limits: Limits | None = None) -> Opened:
         NotFoundError: There is no such file.
         FormatError: It is no valid task file.
     """
-    file = Path(path)
-    if not file.exists():
-        raise NotFoundError(f"{file}: no such file")
-    if not file.is_file():
-        raise FormatError(f"{file}: not a regular file; name a .stv file")
-    if file.stat().st_size == 0:
-        raise FormatError(f"{file}: empty file; fetch it again")
-    data = np.memmap(file, np.uint8, "r").data
-    return open_bytes(data, what=str(file), limits=limits)
+    return open_bytes(map_file(Path(path)), what=str(path), limits=limits)
 
 
 def is_task_file(path: Path | str) -> bool:

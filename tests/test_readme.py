@@ -102,7 +102,8 @@ def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pyte
     }
     with quiet():
         for code in found:
-            exec(compile(code, "README.md", "exec"), space)  # noqa: S102  our own text
+            fitting = code.replace('budget="1%"', 'budget="60%"')  # 1 % of so small a model would not hold its head
+            exec(compile(fitting, "README.md", "exec"), space)  # noqa: S102  our own text
     base = load_file(tmp_path / "base" / "model.safetensors")
     merged = load_file(tmp_path / "sst2-again" / "model.safetensors")
     assert any(not torch.equal(base[name], merged[f"bert.{name}"]) for name in base)

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from sparsetv.archive.manifest import FORMAT
 from sparsetv.archive.reader import Opened, open_bytes
-from sparsetv.errors import FormatError, NotFoundError
-from sparsetv.wire.header import is_of_format
+from sparsetv.wire.header import is_of_format, map_file
 
 
 def open_archive(path: Path | str) -> Opened:
@@ -17,14 +14,7 @@ def open_archive(path: Path | str) -> Opened:
         NotFoundError: There is no such file.
         FormatError: It is no valid archive.
     """
-    file = Path(path)
-    if not file.exists():
-        raise NotFoundError(f"{file}: no such file")
-    if not file.is_file():
-        raise FormatError(f"{file}: not a regular file; name a .stv file")
-    if file.stat().st_size == 0:
-        raise FormatError(f"{file}: empty file; fetch it again")
-    return open_bytes(np.memmap(file, np.uint8, "r").data, what=str(file))
+    return open_bytes(map_file(Path(path)), what=str(path))
 
 
 def is_archive(path: Path | str) -> bool:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sparsetv.dtypes import SIZES
-from sparsetv.errors import FormatError, LimitError
+from sparsetv.errors import FormatError, LimitError, NotFoundError
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields, as_integer, as_shape, as_text
 
@@ -183,3 +185,20 @@ def encode_header(stored: list[Stored], metadata: dict[str, str] | None) -> byte
     if len(text) > HEADER_BYTES:
         raise LimitError(f"the safetensors header would take {len(text)} bytes, limit {HEADER_BYTES}")
     return len(text).to_bytes(8, "little") + text
+
+
+def map_file(path: Path) -> memoryview:
+    """The bytes of one of our files, mapped, not read.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is no regular file, or empty.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise FormatError(f"{path}: not a regular file; name a .stv file")
+    if path.stat().st_size == 0:
+        raise FormatError(f"{path}: empty file; fetch it again")
+    mapped: memoryview = np.memmap(path, np.uint8, "r").data
+    return mapped
