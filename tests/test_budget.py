@@ -252,3 +252,18 @@ def test_probe_and_trained_values_are_within_the_budget(
         assert summary.budget["energy"] is None
         again = pack_to(tmp_path / "again.stv", trained / "base", trained / "tuned", name="task", options=options)
         assert again.digest() == task.digest()
+
+
+@pytest.mark.parametrize("allocation", ["global", "tensor"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_random_mask_takes_its_seed(pair: Path, tmp_path: Path, allocation: str, exact: bool) -> None:
+    out = tmp_path / "random.stv"
+    options = PackOptions(
+        0.1, ALL, allocation, localizer="random", settings={"exact": exact}, seed=5, probe=False, values="sign"
+    )
+    task = pack_to(out, pair / "base", pair / "tuned", options=options)
+    assert inspect(out).sizes.positions == 0
+    again = read_task(out)
+    assert again.digest() == task.digest()
+    assert (again.drawn, again.nnz) == (5, task.nnz)
+    assert task.nnz == round(0.1 * task.numel) if exact else 0.08 < task.density < 0.12

@@ -25,7 +25,7 @@ from sparsetv.csr import Corrections, SparseTensor
 from sparsetv.dtypes import SIZES
 from sparsetv.errors import FormatError, LimitError, NonFiniteError
 from sparsetv.fingerprint import Fingerprint
-from sparsetv.task_vector import Extra, FineTuned, Norms, Probe, Recipe, SparseTaskVector
+from sparsetv.task_vector import Budget, Extra, FineTuned, Norms, Probe, Recipe, SparseTaskVector
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -65,6 +65,25 @@ def sign_tensor(draw: st.DrawFn, dtype: str, shape: tuple[int, ...]) -> SparseTe
     magnitude = np.float32(draw(st.floats(0, 2.0**100, width=32)))
     values = np.copysign(magnitude, tensor.values).astype(np.float32)
     return replace(tensor, values=values, corrections=Corrections.none())
+
+
+def few_tensor(draw: st.DrawFn, dtype: str, shape: tuple[int, ...]) -> SparseTensor:
+    """As after `to_levels`: multiples of one unit, no corrections."""
+    tensor = exact_tensor(draw, dtype, shape)
+    unit = draw(st.sampled_from([2.0**-149, 1.0, 1.3125 * 2.0**-20, 2.0**60]))
+    multiples = draw(st.lists(st.integers(0, 300), min_size=tensor.nnz, max_size=tensor.nnz))
+    values = np.copysign(np.array(multiples, np.float64) * unit, tensor.values).astype(np.float32)
+    return replace(tensor, values=values, corrections=Corrections.none())
+
+
+BUDGETS = st.builds(
+    Budget,
+    asked=TEXT,
+    of=st.sampled_from(["fp32", "stored"]),
+    bytes=st.integers(0, 2**62),
+    fixed=st.integers(0, 2**40),
+    energy=st.one_of(st.none(), st.floats(0, 1)),
+)
 
 
 @st.composite
@@ -125,8 +144,8 @@ def bases(draw: st.DrawFn) -> Fingerprint:
 def tasks(draw: st.DrawFn) -> SparseTaskVector:
     """Any task that the format can hold."""
     base = draw(bases())
-    codec = draw(st.sampled_from(["exact", "exact", "sign"]))
-    make = {"exact": exact_tensor, "sign": sign_tensor}[codec]
+    codec = draw(st.sampled_from(["exact", "exact", "sign", "budget"]))
+    make = {"exact": exact_tensor, "sign": sign_tensor, "budget": few_tensor}[codec]
     tensors = {}
     for name, dtype, shape in zip(base.names, base.dtypes, base.shapes, strict=True):
         if dtype in {"F32", "BF16", "F16"} and draw(st.integers(0, 4)):
@@ -155,6 +174,7 @@ def tasks(draw: st.DrawFn) -> SparseTaskVector:
             values=codec,
         ),
         probe=draw(st.one_of(st.none(), probes())),
+        budget=draw(st.one_of(st.none(), BUDGETS)),
     )
 
 

@@ -177,8 +177,8 @@ class _Search:
 
 def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> Reals:
     """What a squared error counts in each tensor: by allocation, times what the options say of its name."""
-    power = {"global": 0.0, "tensor": -1.0, "balanced": -0.5}[options.shared]
-    own = np.where(squares > 0, np.where(squares > 0, squares, 1.0) ** power, 1.0)
+    moved = np.where(squares > 0, squares, 1.0)
+    own = {"global": np.ones(len(moved)), "tensor": 1 / moved, "balanced": 1 / np.sqrt(moved)}[options.shared]
     factors = [
         math.prod(factor for glob, factor in options.importance.items() if fnmatchcase(name, glob)) for name in names
     ]
