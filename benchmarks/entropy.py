@@ -82,7 +82,7 @@ def _positions(slices: list[Slice], coded: Coded) -> float:
     if coded.block.positions.codec == "gaps":
         return math.fsum(choices(item.piece.rows * item.columns, item.piece.nnz) for item in slices)
     return math.fsum(
-        _grid(choose_grid(item.positions, rows=item.piece.rows, columns=item.columns), item) for item in slices
+        _grid(choose_grid(item.positions, rows=item.piece.rows, columns=item.columns).grid, item) for item in slices
     )
 
 

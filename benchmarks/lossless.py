@@ -33,13 +33,13 @@ from benchmarks.peers_environment import PeersError, run
 from sparsetv.archive.chunk import decode_chunk, encode_chunk
 from sparsetv.archive.elements import kind_of
 from sparsetv.archive.limits import CHUNK_ELEMENTS
-from sparsetv.archive.threads import keep_freed_memory
 from sparsetv.atomic import Part, write_new_file
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import from_float32
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.archived import verify_archive
+from sparsetv.threads import keep_freed_memory
 from sparsetv.wire.header import encode_header, place
 
 GOALS = {"SFT bf16": 35.0, "SFT fp32": 65.0, "RL step bf16": 1.9}

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.data import ADAMW, SGD, Sentences
 from benchmarks.lossless import GENERATED, generate
-from sparsetv.archive import threads
+from sparsetv import threads
 from sparsetv.arrays import Bits, Positions, Values
 from sparsetv.atomic import Part, write_new_file
 from sparsetv.budget import candidates

@@ -46,7 +46,8 @@ def as_block(pieces: list[Piece], places: tuple[object, bytes], valued: tuple[ob
 @given(st.lists(masks(), min_size=1, max_size=4))
 def test_cells_round_trip_and_stay_within_their_bound(found: list[tuple[int, int, NDArray[np.int64]]]) -> None:
     extents = [cells.Extent(rows, columns, len(kept)) for rows, columns, kept in found]
-    header, frames = cells.encode([kept for _, _, kept in found], extents)
+    pieces = [kept for _, _, kept in found]
+    header, frames = cells.encode(pieces, cells.choose(pieces, extents)[0])
     stream, data = make_stream("cells", frames, {})
     opened = Frames(stream, memoryview(data), count=10, what="positions")
     back = cells.decode(header, opened, extents, what="positions")
@@ -106,7 +107,7 @@ def test_positions_come_near_their_entropy() -> None:
     for number in range(6):
         lines = np.outer(generator.exponential(size=768) ** 2, generator.exponential(size=768) ** 2)
         kept = np.flatnonzero(generator.random(768 * 768) < np.minimum(lines.reshape(-1) * 0.03, 0.95))
-        grid = choose_grid(kept, rows=768, columns=768)
+        grid = choose_grid(kept, rows=768, columns=768).grid
         model += sum(_choices(size, len(cell)) for size, cell in zip(grid.sizes(), grid.split(kept), strict=True))
         model += sum(_entropy(axis.sizes()) for axis in (grid.rows, grid.columns))
         pieces.append(kept)

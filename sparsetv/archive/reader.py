@@ -12,11 +12,11 @@ from sparsetv.archive.chunk import decode_chunk
 from sparsetv.archive.cutting import chunk_count, chunks, fits, split
 from sparsetv.archive.elements import Kind, kind_of
 from sparsetv.archive.manifest import FORMAT, BaseTensor, FileEntry, Manifest, TensorEntry, check_version, from_json
-from sparsetv.archive.threads import in_order
 from sparsetv.arrays import Bytes
 from sparsetv.container.frames import content_size, decompress
 from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
 from sparsetv.errors import FormatError
+from sparsetv.threads import in_order
 from sparsetv.wire import canonical
 from sparsetv.wire.header import Entry, Header, header_size, parse_header
 

@@ -14,12 +14,12 @@ from sparsetv.archive.elements import kind_of
 from sparsetv.archive.limits import FILES, HEADERS_BYTES
 from sparsetv.archive.manifest import VERSION, BaseTensor, FileEntry, Manifest, TensorEntry, from_json, to_json
 from sparsetv.archive.plan import OtherPlan, Plan, TensorPlan, WeightsPlan
-from sparsetv.archive.threads import in_order
 from sparsetv.arrays import Bytes
 from sparsetv.container.frames import compress
 from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
 from sparsetv.errors import LimitError
 from sparsetv.fingerprint import TensorIdentity
+from sparsetv.threads import in_order
 from sparsetv.wire import canonical
 
 Count = Callable[[int], None]

@@ -1,8 +1,8 @@
 """Entries that may be kept: found in one pass over both checkpoints, with the norms of the whole task vector."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from sparsetv.errors import NonFiniteError
 from sparsetv.norms import NormSum, Sums, partial_sums
 from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import Norms
+from sparsetv.threads import in_order
 
-_THREADS = 2
 _SAMPLED = 16_384
 """Entries that are looked at of each chunk to guess thresholds."""
 
@@ -74,19 +74,22 @@ def collect(vector: TaskVector, least: dict[str, float], *, progress: Progress |
         One pass over both checkpoints; memory O(candidates).
     """
     report = counter(progress, "choose", sum(vector.base.numel(name) for name in least))
-    tensors, norms = {}, {}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for name, bound in least.items():
-            total, places, values = NormSum(), [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-            for seen in pool.map(lambda chunk, b=bound: _look(chunk, b), vector.chunks(name)):
-                total.add(seen.sums)
-                places.append(seen.where + seen.chunk.start)
-                values.append(seen.deltas)
-                report(len(seen.chunk))
-            dtype, shape = vector.base.dtype(name), vector.base.shape(name)
-            tensors[name] = SparseTensor(dtype, shape, np.concatenate(places), np.concatenate(values))
-            norms[name] = total.result()
-    return Candidates(tensors, norms)
+    total = {name: NormSum() for name in least}
+    places: dict[str, list[Positions]] = {name: [] for name in least}
+    values: dict[str, list[Values]] = {name: [] for name in least}
+    chunks = (chunk for name in least for chunk in vector.chunks(name))
+    for seen in in_order(partial(_look, chunk, least[chunk.name]) for chunk in chunks):
+        name = seen.chunk.name
+        total[name].add(seen.sums)
+        places[name].append(seen.where + seen.chunk.start)
+        values[name].append(seen.deltas)
+        report(len(seen.chunk))
+    tensors = {}
+    for name in least:
+        where = np.concatenate([np.zeros(0, np.int64), *places[name]])
+        deltas = np.concatenate([np.zeros(0, np.float32), *values[name]])
+        tensors[name] = SparseTensor(vector.base.dtype(name), vector.base.shape(name), where, deltas)
+    return Candidates(tensors, {name: total[name].result() for name in least})
 
 
 def _look(chunk: Chunk, least: float) -> _Seen:

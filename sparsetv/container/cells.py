@@ -66,14 +66,19 @@ class _Bands:
         return [cell for cell in self.bits if self.spans[cell].nnz < self.spans[cell].entries]
 
 
-def encode(pieces: list[Positions], extents: list[Extent]) -> tuple[Header, list[Bytes]]:
-    """Parameters and frames of a block's positions.
+def choose(pieces: list[Positions], extents: list[Extent]) -> tuple[list[Grid], float]:
+    """The grid of each piece, and the share that they leave of what gaps alone would take, by an estimate.
 
     Args:
         pieces: Positions per piece, counted from the piece's first entry.
         extents: Rows, columns and kept entries per piece.
     """
-    grids = [choose_grid(p, rows=e.rows, columns=e.columns) for p, e in zip(pieces, extents, strict=True)]
+    found = [choose_grid(p, rows=e.rows, columns=e.columns) for p, e in zip(pieces, extents, strict=True)]
+    return [each.grid for each in found], sum(each.cost for each in found) / max(sum(each.plain for each in found), 1)
+
+
+def encode(pieces: list[Positions], grids: list[Grid]) -> tuple[Header, list[Bytes]]:
+    """Parameters and frames of a block's positions, with a grid per piece."""
     cells = [cell for grid, piece in zip(grids, pieces, strict=True) for cell in grid.split(piece)]
     bands = _Bands.of([size for grid in grids for size in grid.sizes()], [len(cell) for cell in cells])
     highs, lows = [], []

@@ -104,18 +104,30 @@ class Grid:
                 yield row * self.columns.size + column
 
 
-def choose_grid(positions: Positions, *, rows: int, columns: int) -> Grid:
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A grid, and about how many 256ths of a bit the piece takes with it and in one cell."""
+
+    grid: Grid
+    cost: int
+    plain: int
+
+
+def choose_grid(positions: Positions, *, rows: int, columns: int) -> Choice:
     """The grid that makes a piece smallest, by an estimate in whole numbers (cells.md, clause 6)."""
     plain = Grid(Axis(rows), Axis(columns))
     if rows < 2 or columns < 2 or rows + columns > _LINES * len(positions):
-        return plain
+        alone = _entries(np.array([len(positions)], np.int64), np.array([rows * columns], np.int64))
+        return Choice(plain, alone + _CELL, alone)
     row, column = np.divmod(positions, columns)
     kept = np.bincount(row, minlength=rows), np.bincount(column, minlength=columns)
     grids = [plain]
     for halved in (False, True):
         axes = [_classes(counts, halved=halved) for counts in kept]
         grids.append(Grid(*axes))
-    return min(grids, key=lambda grid: _cost(grid, row, column))
+    costs = [_cost(grid, row, column) for grid in grids]
+    best = costs.index(min(costs))
+    return Choice(grids[best], costs[best], costs[0] - _CELL)
 
 
 def _classes(kept: NDArray[np.int64], *, halved: bool) -> Axis:
@@ -133,11 +145,15 @@ def _cost(grid: Grid, row: NDArray[np.int64], column: NDArray[np.int64]) -> int:
     count = grid.rows.count * grid.columns.count
     cell = grid.rows.of(row) * grid.columns.count + grid.columns.of(column)
     kept = np.bincount(cell, minlength=count)
-    sizes = np.array(grid.sizes(), np.int64)
+    entries = _entries(kept, np.array(grid.sizes(), np.int64))
+    return entries + count * _CELL + sum(_axis_cost(axis) for axis in (grid.rows, grid.columns))
+
+
+def _entries(kept: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+    """About how many 256ths of a bit the positions in some cells take."""
     rare = np.minimum(kept, sizes - kept)  # in a cell more than half full the gaps between the others tell as much
     used = rare > 0
-    entries = int((rare[used] * (_log2(sizes[used]) - _log2(rare[used]) + _ENTRY)).sum())
-    return entries + count * _CELL + sum(_axis_cost(axis) for axis in (grid.rows, grid.columns))
+    return int((rare[used] * (_log2(sizes[used]) - _log2(rare[used]) + _ENTRY)).sum())
 
 
 def _axis_cost(axis: Axis) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from sparsetv.arrays import Positions
 from sparsetv.container import cells, gaps
 from sparsetv.container.cells import Extent
-from sparsetv.container.grid import CLASSES
+from sparsetv.container.grid import CLASSES, Grid
 from sparsetv.container.manifest import Block, Stream
 from sparsetv.container.streams import Frames, check_keys, integers, make_stream, open_stream
 from sparsetv.draws import LARGEST, drawn_positions, smallest_number
@@ -17,6 +17,9 @@ from sparsetv.errors import FormatError
 
 _WHAT = "positions"
 _SEEDS = 1 << 63
+_CLEARLY_LESS, _CLEARLY_MORE = 0.9, 1.1
+"""Shares of the estimate beyond which only one codec is tried."""
+
 _SIZES = (1 << 62) - 1
 
 
@@ -51,14 +54,23 @@ def encode(pieces: Sequence[Positions], places: Sequence[Place], *, seed: int | 
     drawn = None if seed is None or seed >= _SEEDS else _seeded(pieces, places, seed)
     if drawn is not None:
         return drawn
+    grids, share = cells.choose(list(pieces), [place.extent for place in places])
+    if share > _CLEARLY_MORE:
+        return _gaps(pieces, places)
+    classed = _cells(pieces, grids)
+    if share < _CLEARLY_LESS:
+        return classed
     plain = _gaps(pieces, places)
-    header, frames = cells.encode(list(pieces), [place.extent for place in places])
+    more = len(grids) + 40  # what its parameters and frames take of the compressed manifest
+    return classed if len(classed[1]) + more < len(plain[1]) else plain
+
+
+def _cells(pieces: Sequence[Positions], grids: list[Grid]) -> tuple[Stream, bytes]:
+    header, frames = cells.encode(list(pieces), grids)
     parameters = {
         "row_classes": header.row_classes, "column_classes": header.column_classes, "high_sizes": header.high_sizes,
     }  # fmt: skip
-    classed = make_stream("cells", frames, parameters)
-    more = len(parameters["row_classes"]) + 40  # what its parameters and frames take of the compressed manifest
-    return classed if len(classed[1]) + more < len(plain[1]) else plain
+    return make_stream("cells", frames, parameters)
 
 
 def _seeded(pieces: Sequence[Positions], places: Sequence[Place], seed: int) -> tuple[Stream, bytes] | None:

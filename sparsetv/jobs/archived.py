@@ -13,11 +13,11 @@ from sparsetv.archive.chunk import mode_of
 from sparsetv.archive.file import open_archive
 from sparsetv.archive.manifest import FileEntry
 from sparsetv.archive.reader import Opened, restore_file, tensor_parts
-from sparsetv.archive.threads import THREADS
 from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.reading import Checkpoint, Shard, chunked, open_checkpoint
 from sparsetv.errors import BaseMismatchError, VerifyError
 from sparsetv.progress import Progress, counter
+from sparsetv.threads import THREADS
 
 _ADVICE = "pass the base it was made against"
 
