@@ -26,6 +26,7 @@ from sparsetv.taskfile import write_task
 from sparsetv.wire.header import encode_header, place
 
 CHUNK = 1 << 22
+BUDGET = "0.15%"
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -128,13 +129,14 @@ def help_seconds() -> float:
 def measure(room: Path, rounds: int) -> dict[str, object]:
     """All figures."""
     base, finetuned = generate(room)
-    options = PackOptions(density=0.01)
+    options, sized = PackOptions(density=0.01), PackOptions(budget=BUDGET)
     task = pack(base, finetuned, options=options)
     size = write_task(room / "kept.stv", task)
     seconds = interleaved(
         {
             "plain_pass": lambda: plain_pass(base, finetuned),
             "pack": lambda: write_task(room / "task.stv", pack(base, finetuned, options=options)),
+            "pack_budget": lambda: write_task(room / "budget.stv", pack(base, finetuned, options=sized)),
             "copy_with_fsync": lambda: copy_with_fsync(base, room / "copy.safetensors"),
             "stitch": lambda: stitch(base, [room / "kept.stv"], room / "out", options=StitchOptions(scale="none")),
         },
@@ -152,6 +154,9 @@ def measure(room: Path, rounds: int) -> dict[str, object]:
         "seconds": times,
         "seconds_all": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "pack_over_plain_pass": round(times["pack"] / times["plain_pass"], 2),
+        "budget": BUDGET,
+        "budget_file_bytes": (room / "budget.stv").stat().st_size,
+        "budget_over_pack": round(times["pack_budget"] / times["pack"], 2),
         "stitch_over_copy": round(times["stitch"] / times["copy_with_fsync"], 2),
         "pack_peak_bytes": peaks["pack"],
         "pack_peak_limit_bytes": 300_000_000 + 24 * kept,

@@ -12,7 +12,6 @@ from benchmarks.lossless import GENERATED, generate
 from sparsetv import threads
 from sparsetv.arrays import Bits, Positions, Values
 from sparsetv.atomic import Part, write_new_file
-from sparsetv.budget import candidates
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.container import reader, writer
 from sparsetv.csr import SparseTensor
@@ -90,7 +89,7 @@ def pairs(models: Path, room: Path) -> Iterator[Pair]:
 
 def one_thread() -> None:
     """Give every pool one thread and the process one core."""
-    for module in (candidates, gather, magnitude, measure, outside, reader, writer):
+    for module in (gather, magnitude, measure, outside, reader, writer):
         vars(module)["_THREADS"] = 1
     threads.THREADS = 1
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

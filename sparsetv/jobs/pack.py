@@ -69,7 +69,7 @@ def pack_files(
     Raises:
         ProbeError: A probe was insisted on and cannot be made.
     """
-    from sparsetv.jobs.probe import AUTO_BYTES, add_probe, probe_bytes  # noqa: PLC0415
+    from sparsetv.jobs.probe import add_probe  # noqa: PLC0415
 
     chosen = options or PackOptions()
     if chosen.refit is not None and chosen.probe is False:
@@ -78,12 +78,9 @@ def pack_files(
     title = name or default_name(finetuned)
     if chosen.refit is not None:
         return _refitted(vector, title, chosen, chosen.refit, progress)
-    reserve = 0
+    task = None
     try:
-        if chosen.probe is None and vector.finetuned.total_bytes > AUTO_BYTES:
-            raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
-        if chosen.probe is not False and chosen.budget is not None:
-            reserve = probe_bytes(vector, carry(vector, scope_names(vector, chosen.covered), name=title))
+        reserve = _room_for_probe(vector, title, chosen)
         task = pack_vector(vector, name=title, options=chosen, reserve=reserve, progress=progress)
         if chosen.probe is False:
             return task
@@ -93,7 +90,24 @@ def pack_files(
             raise
         if note is not None:
             note(f"no probe, so no match scale: {error}")
-        return pack_vector(vector, name=title, options=chosen, progress=progress)
+    return task or pack_vector(vector, name=title, options=chosen, progress=progress)
+
+
+def _room_for_probe(vector: TaskVector, name: str, options: PackOptions) -> int:
+    """Bytes to keep free for a probe where a size was asked for.
+
+    Raises:
+        ProbeError: There will be none.
+    """
+    from sparsetv.jobs.probe import AUTO_BYTES, probe_bytes  # noqa: PLC0415
+
+    if options.probe is False:
+        return 0
+    if options.probe is None and vector.finetuned.total_bytes > AUTO_BYTES:
+        raise ProbeError(f"the fine-tune has more than {AUTO_BYTES >> 30} GiB; insist with --probe")
+    if options.budget is None:
+        return 0
+    return probe_bytes(vector, carry(vector, scope_names(vector, options.covered), name=name))
 
 
 def _refitted(
