@@ -51,14 +51,18 @@ def drawn_positions(seed: int, *, least: int, start: int, entries: int, nnz: int
         FormatError: Other than `nnz` entries are kept so.
     """
     above, ties, offset = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    sure = even = 0
     for drawn in numbers(seed, start, entries):
         above.append(np.flatnonzero(drawn > least) + offset)
-        ties.append(np.flatnonzero(drawn == least) + offset)
+        sure += len(above[-1])
+        if sure > nnz:  # a threshold that keeps more must not cost memory for it
+            break
+        ties.append(np.flatnonzero(drawn == least)[: nnz - even] + offset)
+        even += len(ties[-1])
         offset += len(drawn)
-    sure, even = np.concatenate(above), np.concatenate(ties)
-    if not len(sure) <= nnz <= len(sure) + len(even):
-        raise FormatError(f"{what}: seed {seed} keeps {len(sure)} to {len(sure) + len(even)} entries, not {nnz}")
-    return np.sort(np.concatenate([sure, even[: nnz - len(sure)]]))
+    if not sure <= nnz <= sure + even:
+        raise FormatError(f"{what}: seed {seed} keeps {sure} to {sure + even} entries or more, not {nnz}")
+    return np.sort(np.concatenate([*above, np.concatenate(ties)[: nnz - sure]]))
 
 
 def smallest_number(seed: int, positions: Positions, *, start: int, entries: int) -> int:

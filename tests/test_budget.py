@@ -26,6 +26,7 @@ from sparsetv.jobs.options import PackOptions, RefitOptions
 from sparsetv.jobs.pack import pack, pack_to
 from sparsetv.localize.scope import Scope
 from sparsetv.quantize.named import VALUES
+from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
 ALL = Scope("all")
@@ -72,7 +73,9 @@ def test_sizes_as_users_write_them(text: str, of: str, expected: int) -> None:
     assert Ask.parse(text, of=of).bytes(parameters=1000, stored=2000) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1%", "1 %%", "1 bits", "0", "0%", "nan", "1e5", "MB", "1" * 400])
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1%", "1 %%", "1 bits", "0", "0%", "nan", "1e5", "0.05", "9" * 30 + "GB", "MB", "1" * 400]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
         Ask.parse(text)
@@ -135,7 +138,7 @@ def test_allocation_and_importance_move_bits(pair: Path) -> None:
     assert plain["quiet"] == 0 < plain["loud"]
     assert relative["quiet"] > relative["loud"]  # the same density in each, and quiet is larger
     assert kept(allocation="global", importance={"qu*": 1000.0})["quiet"] > 0
-    with pytest.raises(UsageError, match="importance must be a number above 0"):
+    with pytest.raises(UsageError, match="importance must lie between"):
         kept(importance={"*": 0.0})
 
 
@@ -152,6 +155,56 @@ def test_what_fits_whole_is_kept_exactly(pair: Path, tmp_path: Path) -> None:
     assert task.budget.energy == 1.0
 
 
+def repack(pair: Path, room: Path, change: torch.Tensor, **more: object) -> SparseTaskVector:
+    """A fine-tune that differs from the base by some change of `loud` alone, packed in absolute units."""
+    base = read_checkpoint(pair / "base")
+    write_checkpoint(room / "other", {**base, "loud": base["loud"] + change.reshape(base["loud"].shape)})
+    options = PackOptions(scope=ALL, allocation="global", **more)  # type: ignore[arg-type]
+    return pack(pair / "base", room / "other", options=options)
+
+
+@pytest.mark.parametrize("values", [None, "sign"])
+@pytest.mark.parametrize("budget", ["1800", "3kB"])
+def test_equal_changes_fill_a_file_in_order(pair: Path, tmp_path: Path, budget: str, values: str | None) -> None:
+    """Where thresholds keep all or nothing, the first entries are kept."""
+    base = read_checkpoint(pair / "base")["loud"].reshape(-1)
+    signs = torch.where(torch.randn(len(base), generator=torch.Generator().manual_seed(1)) < 0, -1.0, 1.0)
+    room = {**read_checkpoint(pair / "base"), "loud": torch.full((200, 150), 0.5)}
+    write_checkpoint(tmp_path / "base", room)
+    write_checkpoint(tmp_path / "tuned", {**room, "loud": (0.5 + 0.25 * signs).reshape(200, 150)})
+    options = PackOptions(budget=budget, values=values, scope=ALL)
+    task = pack(tmp_path / "base", tmp_path / "tuned", options=options)
+    assert task.budget is not None
+    assert 0.97 * task.budget.bytes <= encode(task).size <= task.budget.bytes
+    assert task.tensors["loud"].positions.tolist() == list(range(task.nnz))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("largest", [1.0, 1e4, 1e10, 1e19, 1e30, 3e38])
+def test_one_enormous_change_does_not_empty_a_file(pair: Path, tmp_path: Path, largest: float) -> None:
+    change = torch.randn(30_000, generator=torch.Generator().manual_seed(2)) * 1e-3
+    change[77] = largest
+    task = repack(pair, tmp_path, change, budget="3%")
+    assert task.budget is not None
+    assert 0.97 * task.budget.bytes <= encode(task).size <= task.budget.bytes
+    assert 77 in task.tensors["loud"].positions
+    assert task.nnz > 5000
+
+
+def test_more_than_levels_can_say_is_said_more_finely(pair: Path, tmp_path: Path) -> None:
+    """Between all entries in 256 levels and all of them exactly, the encoding is taken that keeps most."""
+    change = torch.randn(30_000, generator=torch.Generator().manual_seed(3)) * 1e-3
+    energies = {}
+    for number, budget in enumerate(("12%", "16%", "20%")):
+        (tmp_path / str(number)).mkdir()
+        task = repack(pair, tmp_path / str(number), change, budget=budget)
+        assert task.budget is not None
+        assert encode(task).size <= task.budget.bytes
+        energies[task.recipe.values] = task.budget.energy
+    assert set(energies) & {"bf16", "f16", "exact"}
+    assert max(energy or 0.0 for energy in energies.values()) > 0.99999
+
+
 def test_a_budget_below_what_must_be_there_is_refused(pair: Path) -> None:
     with pytest.raises(LimitError, match=r"without a single entry takes \d+ bytes .* the budget is 500"):
         pack(pair / "base", pair / "tuned", options=PackOptions(budget="500", scope=ALL))
@@ -164,6 +217,8 @@ def test_a_budget_below_what_must_be_there_is_refused(pair: Path) -> None:
         (PackOptions(budget="1%", mask="m.safetensors"), "a budget chooses the entries itself"),
         (PackOptions(budget="1%", allocation="fair"), "known are global, tensor, balanced"),
         (PackOptions(budget="lots"), "is no size"),
+        (PackOptions(budget="5%", importance={"nothing*": 2.0}), "no tensor of the scope is called 'nothing"),
+        (PackOptions(budget="5%", settings={"factor": 2}), "has no setting 'factor'"),
         (PackOptions(allocation="balanced"), "known are global, tensor"),
         (PackOptions(values="q3"), "unknown values 'q3'"),
     ],
@@ -231,6 +286,8 @@ def test_the_command_line_packs_to_a_size(pair: Path, tmp_path: Path) -> None:
     small = run(*words, "--budget", "300").exception
     assert isinstance(small, LimitError)
     assert small.exit_code == 7
+    for idle in (["--of", "stored"], ["--importance", "loud=2"], ["--refit-steps", "3"]):
+        assert "does nothing without" in CliRunner().invoke(group, [*words, *idle]).output
     wrong = CliRunner().invoke(group, [*words, "--budget", "2%", "--importance", "loud"])
     assert wrong.exit_code == 2
 

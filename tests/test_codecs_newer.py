@@ -1,6 +1,7 @@
 """The codecs of version 1.1: every mask and every table comes back, and the writer takes what is smallest."""
 
 import math
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -143,6 +144,14 @@ def test_seeded_positions_round_trip(seed: int, start: int, entries: int, data: 
     assert least == drawn[kept].min()
     with pytest.raises(FormatError, match=f"seed {seed} keeps"):
         drawn_positions(seed, least=least + 1, start=start, entries=entries, nnz=nnz, what="positions")
+
+
+def test_a_threshold_that_keeps_too_much_costs_no_memory_for_it() -> None:
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="seed 1 keeps"):
+        drawn_positions(1, least=0, start=0, entries=1 << 32, nnz=10, what="positions")
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
 
 
 def test_a_mask_that_the_seed_does_not_give_is_stored() -> None:

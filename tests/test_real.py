@@ -19,7 +19,7 @@ from sparsetv.jobs.verify import verify
 from sparsetv.taskfile import read_task, write_task
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-EXACT_LIMITS = {"CR": 0.92, "SST2": 0.92, "SUBJ": 0.92, "TREC": 0.92, "TREC-sgd": 0.99}
+EXACT_LIMITS = {"CR": 0.80, "SST2": 0.90, "SUBJ": 0.90, "TREC": 0.90, "TREC-sgd": 0.90}
 pytestmark = pytest.mark.real
 
 
@@ -43,7 +43,7 @@ def test_exact_files_meet_the_size_goals_and_give_the_fine_tuned_bits(models: Pa
     summary = inspect(file)
     assert summary.kept_entries == round(0.01 * summary.scope_entries) == 106468
     assert 100 * summary.sizes.core / summary.scope_bytes <= EXACT_LIMITS[name]
-    assert summary.sizes.framing < 0.01 * summary.sizes.file
+    assert summary.sizes.framing < 3600  # 1 % of the file
 
     stitch(models / "base", [file], tmp_path / "out", options=StitchOptions(scale="none"))
     base, tuned, merged = (open_checkpoint(path) for path in (models / "base", models / name, tmp_path / "out"))

@@ -1,6 +1,5 @@
 """A size as a user writes it: a share of a checkpoint, bytes, or bits per parameter."""
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ OF = ("fp32", "stored")
 """What a share refers to: 4 bytes per parameter, or the checkpoint's own dtypes."""
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_MOST = 1 << 62
 _FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%|bpp|[a-z]*)\s*", re.IGNORECASE)
 
 
@@ -43,8 +43,10 @@ class Ask:
         if of not in OF:
             raise UsageError(f"a budget is a share of {' or '.join(OF)}, not of {of!r}")
         amount = float(found[1])
-        if not 0 < amount < math.inf:
-            raise UsageError(f"budget {text!r} is not above 0")
+        if not 0 < amount * _UNITS.get(str(unit), 1) < _MOST:
+            raise UsageError(f"budget {text!r} is not above 0 and below {_MOST} bytes")
+        if unit in _UNITS and amount * _UNITS[str(unit)] < 1:
+            raise UsageError(f"budget {text!r} is less than a byte; for a share write {100 * amount:g}%")
         return cls(text, amount, str(unit), of)
 
     def bytes(self, *, parameters: int, stored: int) -> int:

@@ -103,5 +103,7 @@ def _look(chunk: Chunk, least: float) -> _Seen:
         )
     with np.errstate(over="ignore", invalid="ignore"):
         sums = partial_sums(magnitudes)
-    where = np.flatnonzero(magnitudes >= np.float32(least) if least > 0 else magnitudes > 0)
+    where = np.flatnonzero(
+        magnitudes >= np.float32(min(least, float(np.finfo(np.float32).max))) if least > 0 else magnitudes > 0
+    )
     return _Seen(chunk, where, deltas[where], sums)

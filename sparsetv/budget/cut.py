@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsetv.arrays import Values
 from sparsetv.budget.rate import levels_of
 from sparsetv.csr import SparseTensor
 
 _SIXTEENTHS = 16
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def cut(tensor: SparseTensor, *, least: float, step: float) -> SparseTensor:
@@ -20,11 +23,21 @@ def cut(tensor: SparseTensor, *, least: float, step: float) -> SparseTensor:
         least: Smallest magnitude that is kept.
         step: Width of a level; infinite for a single one.
     """
-    magnitudes = np.abs(tensor.values)
-    kept = np.flatnonzero(magnitudes >= least)
-    deltas, magnitudes = tensor.values[kept], magnitudes[kept]
-    values = np.copysign(_means(magnitudes, least, step), deltas) if len(kept) else deltas
-    return SparseTensor(tensor.dtype, tensor.shape, tensor.positions[kept], values)
+    kept = above(tensor, least)
+    if not kept.nnz:
+        return kept
+    return replace(kept, values=np.copysign(_means(np.abs(kept.values), least, step), kept.values))
+
+
+def above(tensor: SparseTensor, least: float) -> SparseTensor:
+    """Entries of at least some magnitude; corrections are dropped."""
+    bound = np.float32(least) if least <= _LARGEST else np.float32(np.inf)
+    return take(tensor, np.flatnonzero(np.abs(tensor.values) >= bound))
+
+
+def take(tensor: SparseTensor, index: NDArray[np.int64]) -> SparseTensor:
+    """Some of a tensor's kept entries, by ascending index; corrections are dropped."""
+    return SparseTensor(tensor.dtype, tensor.shape, tensor.positions[index], tensor.values[index])
 
 
 def _means(magnitudes: Values, least: float, step: float) -> Values:

@@ -1,11 +1,12 @@
 """The plan whose file comes closest to a size from below; it is found on histograms, files are made twice or so."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparsetv.budget.cut import cut
+from sparsetv.budget.cut import above, cut, take
 from sparsetv.budget.histogram import Histograms, Reals
 from sparsetv.budget.rate import Plan, solve, threshold
 from sparsetv.container.writer import encode_tensors
@@ -47,12 +48,33 @@ class Stock:
             return solve(histograms, self.entries, self.weights, bits=bits)
         return threshold(histograms, self.weights, kept=bits / self.guess, each=self.guess)
 
-    def apply(self, plan: Plan) -> Tensors:
-        """What a plan keeps, as it is stored."""
-        pairs = zip(self.tensors.items(), plan.least.tolist(), plan.step.tolist(), strict=True)
-        if self.quantize is None:
-            return {name: cut(tensor, least=least, step=step) for (name, tensor), least, step in pairs}
-        return self.quantize({name: _above(tensor, least) for (name, tensor), least, _ in pairs})
+    def apply(self, plan: Plan, *, most: int | None = None) -> Tensors:
+        """What a plan keeps, as it is stored.
+
+        Args:
+            plan: Thresholds and steps.
+            most: Keep only so many of these entries: the largest in units of their tensor, then the first.
+        """
+        least = plan.least.tolist()
+        kept = {n: above(t, bound) for (n, t), bound in zip(self.tensors.items(), least, strict=True)}
+        if most is not None:
+            kept = self._largest(kept, most)
+        if self.quantize is not None:
+            return self.quantize(kept)
+        pairs = zip(kept.items(), least, plan.step.tolist(), strict=True)
+        return {name: cut(tensor, least=bound, step=step) for (name, tensor), bound, step in pairs}
+
+    def _largest(self, kept: Tensors, most: int) -> Tensors:
+        sizes = [tensor.nnz for tensor in kept.values()]
+        pairs = zip(kept.values(), np.sqrt(self.weights).tolist(), strict=True)
+        scaled = np.concatenate([np.abs(tensor.values).astype(np.float64) * unit for tensor, unit in pairs])
+        chosen = np.sort(np.argsort(-scaled, kind="stable")[:most])
+        bounds = np.cumsum([0, *sizes])
+        cuts = np.searchsorted(chosen, bounds)
+        return {
+            name: take(tensor, chosen[cuts[i] : cuts[i + 1]] - bounds[i])
+            for i, (name, tensor) in enumerate(kept.items())
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +97,7 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Fitte
     Raises:
         LimitError: Not even a file without entries is small enough.
     """
-    empty = {name: _above(tensor, np.inf) for name, tensor in stock.tensors.items()}
+    empty = {name: above(tensor, np.inf) for name, tensor in stock.tensors.items()}
     fixed = size_of(empty)
     if fixed >= limit:
         raise LimitError(
@@ -83,20 +105,23 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Fitte
             f"is {limit}; ask for more, or leave the probe out with --no-probe"
         )
     histograms = Histograms.exact(stock.tensors.values())
-    below, above = _Point(0.0, fixed, empty), None
+    below, over = _Point(None, 0.0, fixed, empty), None
     first = _first(stock, histograms, 8.0 * (_AIM * limit - fixed))
     for attempt in range(_TRIES):
-        plan = stock.plan(histograms, _next(below, above, aim=_AIM * limit, fixed=fixed) if attempt else first)
+        plan = stock.plan(histograms, _next(below, over, aim=_AIM * limit, fixed=fixed) if attempt else first)
         tensors = stock.apply(plan)
-        point = _Point(plan.bits, size_of(tensors), tensors)
+        point = _Point(plan, plan.bits, size_of(tensors), tensors)
         if point.size > limit:
-            above = point
+            over = point
         elif point.size >= below.size:
             stuck = point.bits == below.bits
             below = point
             full = below.size >= (_FULL if attempt < _HASTE else LEAST_FULL) * limit
-            if full or stuck or (plan.complete and above is None):
+            if full or stuck or (plan.complete and over is None):
                 break
+    if below.size < LEAST_FULL * limit:
+        whole = stock.plan(histograms, math.inf) if over is None or over.plan is None else over.plan
+        below = _untie(stock, size_of, below, whole, limit)
     return Fitted(below.tensors, below.size, fixed)
 
 
@@ -113,6 +138,7 @@ def _first(stock: Stock, histograms: Histograms, room: float) -> float:
 class _Point:
     """A plan that was tried: bits by the histograms, bytes of the file, what it holds."""
 
+    plan: Plan | None
     bits: float
     size: int
     tensors: Tensors
@@ -128,6 +154,36 @@ def _next(below: _Point, above: _Point | None, *, aim: float, fixed: int) -> flo
     return below.bits + (above.bits - below.bits) * min(max(share, 0.05), 0.95)
 
 
-def _above(tensor: SparseTensor, least: float) -> SparseTensor:
-    kept = np.flatnonzero(np.abs(tensor.values) >= least)
-    return SparseTensor(tensor.dtype, tensor.shape, tensor.positions[kept], tensor.values[kept])
+def _untie(stock: Stock, size_of: Callable[[Tensors], int], below: _Point, plan: Plan, limit: int) -> _Point:
+    """Fill a file where many entries have the magnitude at which thresholds would cut: keep the first of them.
+
+    Args:
+        stock: What there is to keep.
+        size_of: Bytes of the file that holds some tensors.
+        below: The fullest file that is small enough.
+        plan: One that keeps more.
+        limit: Largest size.
+    """
+    whole = stock.apply(plan)
+    least, most = _count(below.tensors), _count(whole)
+    small, large = below.size, size_of(whole)
+    if large <= limit:
+        return below if small >= large else _Point(plan, plan.bits, large, whole)
+    for _ in range(_TRIES):
+        share = (_AIM * limit - small) / max(large - small, 1)
+        middle = least + max(1, min(int(share * (most - least)), most - least - 1))
+        if middle >= most:
+            break
+        tensors = stock.apply(plan, most=middle)
+        size = size_of(tensors)
+        if size > limit:
+            most, large = middle, size
+            continue
+        least, small, below = middle, size, _Point(plan, plan.bits, size, tensors)
+        if size >= LEAST_FULL * limit:
+            break
+    return below
+
+
+def _count(tensors: Tensors) -> int:
+    return sum(tensor.nnz for tensor in tensors.values())

@@ -26,7 +26,7 @@ LEVELS = 256
 _STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, math.inf)
 """Steps that are tried, in thresholds."""
 
-_SEARCH = 20
+_SEARCH = 24
 _MAGNITUDE = 16.0  # bits that a magnitude takes in a tensor's table
 
 
@@ -106,8 +106,9 @@ def threshold(histograms: Histograms, weights: Reals, *, kept: float, each: floa
 
 def _bounds(histograms: Histograms, weights: Reals) -> tuple[float, float]:
     """Thresholds, in units of the tensors, that everything and that nothing reaches."""
-    highest = float((histograms.top() * np.sqrt(weights)).max(initial=1e-150))
-    return highest * 1e-7, highest
+    scale = np.sqrt(weights)
+    highest = float((histograms.top() * scale).max(initial=1e-150))
+    return min(float((histograms.bottom() * scale).min(initial=highest)), highest) / 2, 2 * highest
 
 
 def _measure(histograms: Histograms, entries: Reals, least: Reals, step: Reals) -> tuple[Reals, Reals]:
@@ -150,4 +151,4 @@ def levels_of(magnitudes: NDArray[np.float32], least: float, step: float) -> NDA
     """Level of each kept magnitude, counted from 0, below `LEVELS`."""
     if not math.isfinite(step):
         return np.zeros(len(magnitudes), np.int64)
-    return np.minimum((magnitudes.astype(np.float64) - least) / step, LEVELS - 1).astype(np.int64)
+    return np.clip((magnitudes.astype(np.float64) - least) / step, 0, LEVELS - 1).astype(np.int64)

@@ -89,6 +89,7 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     choosing = Choosing.take(shared)
     if budget is not None and choosing.density is not None:
         raise click.UsageError("--budget decides how many entries are kept; leave out --density")
+    _check_idle(click.get_current_context(), {"of": budget, "importance": budget, "refit_steps": refit})
     options = replace(choosing.options(), values=values, probe=probe, mask=mask)
     options = replace(options, budget=budget, of=of, importance=parse_factors(importance))
     if refit is not None:
@@ -122,6 +123,15 @@ def _archive(
         print_json(summary)
     else:
         click.echo(f"{output}: {size_line(summary)}, lossless")
+
+
+def _check_idle(context: click.Context, needs: dict[str, str | None]) -> None:
+    """Refuse options that would do nothing without another one."""
+    for name, needed in needs.items():
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if given and needed is None:
+            other = "--refit" if name.startswith("refit") else "--budget"
+            raise click.UsageError(f"--{name.replace('_', '-')} does nothing without {other}")
 
 
 def _check_alone(context: click.Context) -> None:

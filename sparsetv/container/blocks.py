@@ -95,24 +95,39 @@ def tensor_starts(shapes: Iterable[tuple[int, ...]]) -> list[int]:
     return list(accumulate((math.prod(shape) for shape in shapes), initial=0))
 
 
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """The tensors of a scope: shapes, and index of each one's first entry."""
+
+    shapes: list[tuple[int, ...]]
+    starts: list[int]
+
+    @classmethod
+    def of(cls, shapes: list[tuple[int, ...]]) -> "Scoped":
+        """From shapes in order."""
+        return cls(shapes, tensor_starts(shapes))
+
+    def places(self, block: Block) -> list[Place]:
+        """Where the pieces of a block lie."""
+        return [_place(p, rows_and_columns(self.shapes[p.tensor])[1], self.starts) for p in block.pieces]
+
+
 def _place(piece: Piece, columns: int, starts: list[int]) -> Place:
     return Place(starts[piece.tensor] + piece.first_row * columns, piece.rows, columns, piece.nnz)
 
 
-def decode_block(
-    block: Block, shapes: list[tuple[int, ...]], position_data: memoryview, value_data: memoryview
-) -> list[Slice]:
+def decode_block(block: Block, scope: "Scoped", position_data: memoryview, value_data: memoryview) -> list[Slice]:
     """Decode one block.
 
     Args:
         block: The block's manifest entry.
-        shapes: Shape per tensor of the scope.
+        scope: The tensors of the scope.
         position_data, value_data: The block's own bytes of the two streams.
 
     Raises:
         FormatError: The streams are not what the manifest says.
     """
-    places = _places(block, shapes)
+    places = scope.places(block)
     placed = positions.decode(block, places, position_data)
     decoded, corrections = values.decode(block, value_data)
     slices, start = [], 0
@@ -125,11 +140,6 @@ def decode_block(
     return slices
 
 
-def _places(block: Block, shapes: list[tuple[int, ...]]) -> list[Place]:
-    starts = tensor_starts(shapes)
-    return [_place(piece, rows_and_columns(shapes[piece.tensor])[1], starts) for piece in block.pieces]
-
-
-def decoded_bytes(block: Block, shapes: list[tuple[int, ...]]) -> int:
+def decoded_bytes(block: Block, scope: "Scoped") -> int:
     """Upper bound on what decoding a block allocates, streams included, from the manifest alone."""
-    return 64 * block.nnz + positions.decoded_bytes(block, _places(block, shapes))
+    return 64 * block.nnz + positions.decoded_bytes(block, scope.places(block))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsetv.arrays import Bytes
 from sparsetv.container import layout
-from sparsetv.container.blocks import Slice, decode_block, decoded_bytes
+from sparsetv.container.blocks import Scoped, Slice, decode_block, decoded_bytes
 from sparsetv.container.frames import content_size, decompress
 from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH, Limits
 from sparsetv.container.manifest import MAJOR, Manifest
@@ -170,8 +170,8 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
 
 def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
     with _naming(what):
-        shapes = [manifest.base.shapes[index] for index in manifest.scope]
-        need = 32 * manifest.nnz + max((decoded_bytes(b, shapes) for b in manifest.blocks), default=0) * _THREADS
+        scope = Scoped.of([manifest.base.shapes[index] for index in manifest.scope])
+        need = 32 * manifest.nnz + max((decoded_bytes(b, scope) for b in manifest.blocks), default=0) * _THREADS
     need += sum(entry.size for entry in manifest.files)
     if need > limits.decoded_bytes:
         raise LimitError(f"{what}: decoding needs up to {need} bytes, limit {limits.decoded_bytes}; raise the limit")
@@ -180,6 +180,7 @@ def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
 def _tensors(opened: Opened) -> dict[str, SparseTensor]:
     manifest = opened.manifest
     shapes = [manifest.base.shapes[index] for index in manifest.scope]
+    scope = Scoped.of(shapes)
     jobs, at, value_at = [], 0, 0
     positions = opened.parts.get(layout.POSITIONS, memoryview(b""))
     values = opened.parts.get(layout.VALUES, memoryview(b""))
@@ -188,7 +189,7 @@ def _tensors(opened: Opened) -> dict[str, SparseTensor]:
         jobs.append((block, positions[at:stop], values[value_at:value_stop]))
         at, value_at = stop, value_stop
     with ThreadPoolExecutor(_THREADS) as pool:
-        decoded = pool.map(lambda job: decode_block(job[0], shapes, job[1], job[2]), jobs)
+        decoded = pool.map(lambda job: decode_block(job[0], scope, job[1], job[2]), jobs)
         slices: list[list[Slice]] = [[] for _ in shapes]
         for block_slices in decoded:
             for item in block_slices:

@@ -31,6 +31,7 @@ _GUESS = {"exact": 28.0, "f16": 17.0, "bf16": 14.0, "q8": 12.0, "q4": 10.5, "q2"
 _MARGINS = 1.3, 3.0, math.inf
 _SLACK = 16  # bytes by which compressed numbers may differ
 _SPARE = 0.9  # candidates reach below the guessed thresholds, since those come from a sample
+_FINER = ("bf16", "f16", "exact")
 _CHANGED = 8.0  # bits per changed entry from which a budget may hold all of them exactly
 
 Draft = Callable[[Tensors, Mapping[str, Norms]], SparseTaskVector]
@@ -45,6 +46,8 @@ def check_budget(options: PackOptions) -> Ask:
     ask = Ask.parse(str(options.budget), of=options.of)
     if options.localizer != "magnitude" or options.mask is not None:
         raise UsageError("a budget chooses the entries itself; leave out the mask and the localizer")
+    if options.settings:
+        raise UsageError(f"a budget has no setting {min(options.settings)!r}; leave out --set")
     if options.shared not in ALLOCATIONS:
         raise UsageError(f"unknown allocation {options.shared!r}; known are {', '.join(ALLOCATIONS)}")
     return ask
@@ -103,7 +106,20 @@ def pack_within(
         if fitted.size >= LEAST_FULL * search.limit:
             break
     task = draft(fitted.tensors, found.norms)
-    return search.marked(task, fitted.fixed, share_kept(task, found.tensors))
+    task = search.marked(task, fitted.fixed, share_kept(task, found.tensors))
+    if options.values is None and fitted.size < LEAST_FULL * search.limit:
+        finer = (_finer(search, found, values) for values in _FINER)
+        task = max([task, *finer], key=lambda each: (each.budget and each.budget.energy) or 0.0)
+    return task
+
+
+def _finer(search: "_Search", found: Candidates, values: str) -> SparseTaskVector:
+    """What fits of all candidates at an encoding of more than 256 magnitudes."""
+    named = replace(search, options=replace(search.options, values=values))
+    fitted = named.fit(found)
+    task = named.draft(fitted.tensors, found.norms)
+    task = replace(task, recipe=replace(task.recipe, values=values))
+    return named.marked(task, fitted.fixed, share_kept(task, found.tensors))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,8 +198,11 @@ def importance(names: tuple[str, ...], squares: Reals, options: PackOptions) -> 
     factors = [
         math.prod(factor for glob, factor in options.importance.items() if fnmatchcase(name, glob)) for name in names
     ]
-    if not all(0 < factor < math.inf for factor in factors):
-        raise UsageError("an importance must be a number above 0")
+    idle = [glob for glob in options.importance if not any(fnmatchcase(name, glob) for name in names)]
+    if idle:
+        raise UsageError(f"no tensor of the scope is called {idle[0]!r}; importance takes globs over tensor names")
+    if not all(1e-30 < factor < 1e30 for factor in factors):
+        raise UsageError("an importance must lie between 1e-30 and 1e30")
     scaled: Reals = own * np.array(factors)
     return scaled
 
