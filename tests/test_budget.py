@@ -118,6 +118,16 @@ def test_a_budget_for_one_encoding_keeps_the_largest(pair: Path, values: str) ->
     assert int((magnitudes >= smallest).sum()) == task.nnz
 
 
+@pytest.mark.parametrize("values", VALUES)
+def test_every_file_says_what_it_lost(pair: Path, tmp_path: Path, values: str) -> None:
+    out, deltas = tmp_path / "task.stv", deltas_of(pair)
+    options = PackOptions(0.05, ALL, values=values, probe=False)
+    task = pack_to(out, pair / "base", pair / "tuned", options=options)
+    whole = sum(float((delta.astype(np.float64) ** 2).sum()) for delta in deltas.values())
+    assert inspect(out).energy == pytest.approx(1 - error_of(dict(task.tensors), deltas) / whole, abs=1e-3)
+    assert "of the squared L2 norm" in CliRunner().invoke(group, ["inspect", str(out)]).stdout
+
+
 def test_choosing_bits_errs_less_than_any_fixed_encoding(pair: Path) -> None:
     deltas = deltas_of(pair)
     for budget in ("1.5%", "5%"):

@@ -56,6 +56,8 @@ def _print_head(summary: "Summary") -> None:
     click.echo(
         f"share       {scope:.3f} % of the scope (without extras and probe), {checkpoint:.3f} % of the checkpoint"
     )
+    if summary.energy is not None:
+        click.echo(f"lost        {1 - summary.energy:.2%} of the squared L2 norm of the scope's task vector")
     if summary.budget is not None:
         click.echo(f"budget      {_budget(summary)}")
     click.echo(f"scale       {'no probe; l2 applies' if summary.scale is None else f'{summary.scale:g} (match)'}")

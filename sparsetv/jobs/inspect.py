@@ -1,11 +1,15 @@
-"""What a task file holds, without decoding its entries."""
+"""What a task file holds."""
 
 from dataclasses import asdict, dataclass
-from math import prod
+from math import fsum, prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sparsetv.container.reader import decode
 from sparsetv.dtypes import SIZES
+from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import Sizes, open_task, sizes
 
 
@@ -34,6 +38,8 @@ class Summary:
         sizes: Bytes by what they are for.
         budget: What was asked for, its largest size, and the share of the task vector's energy that is kept; None where
             no size was asked for.
+        energy: Share of the scope's whole task vector, by squared L2 norm, that is kept: the budget's where there is
+            one, else by the norm of the stored values; None where values were trained, or nothing changed.
     """
 
     path: str
@@ -57,11 +63,12 @@ class Summary:
     scale: float | None
     probe: dict[str, Any] | None
     budget: dict[str, Any] | None
+    energy: float | None
     tensors: tuple[TensorSummary, ...]
 
 
 def inspect(path: str | Path) -> Summary:
-    """Summarise a task file; header, manifest and payload hash are checked.
+    """Summarise a task file; all of it is checked.
 
     Raises:
         NotFoundError: There is no such file.
@@ -99,11 +106,22 @@ def inspect(path: str | Path) -> Summary:
         probe=None if probe is None else {"kind": probe.kind, "seed": probe.seed, "count": probe.count,
                                           "recorded": probe.recorded, "distance": probe.distance},
         budget=None if manifest.budget is None else asdict(manifest.budget),
+        energy=_energy(decode(opened)),
         tensors=tuple(
             TensorSummary(base.names[i], base.dtypes[i], base.shapes[i], nnz, nnz / numel if numel else 0.0, n.l1, n.l2)
             for i, nnz, numel, n in zip(manifest.scope, counts, numels, manifest.norms, strict=True)
         ),
     )  # fmt: skip
+
+
+def _energy(task: SparseTaskVector) -> float | None:
+    if task.budget is not None:
+        return task.budget.energy
+    whole = fsum(norm.l2**2 for norm in task.norms.values())
+    if task.refitted or not whole:
+        return None
+    kept = fsum(float(np.square(t.values, dtype=np.float64).sum()) for t in task.tensors.values())
+    return round(min(kept / whole, 1.0), 6)
 
 
 def _bits(split: Sizes, kept: int) -> dict[str, float]:
