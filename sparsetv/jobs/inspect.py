@@ -39,7 +39,8 @@ class Summary:
         budget: What was asked for, its largest size, and the share of the task vector's energy that is kept; None where
             no size was asked for.
         energy: Share of the scope's whole task vector, by squared L2 norm, that is kept: the budget's where there is
-            one, else by the norm of the stored values; None where values were trained, or nothing changed.
+            one, else by the norm of the stored values; None where values were trained, nothing changed, or nothing was
+            decoded.
     """
 
     path: str
@@ -67,8 +68,12 @@ class Summary:
     tensors: tuple[TensorSummary, ...]
 
 
-def inspect(path: str | Path) -> Summary:
-    """Summarise a task file; all of it is checked.
+def inspect(path: str | Path, *, decoded: bool = True) -> Summary:
+    """Summarise a task file.
+
+    Args:
+        path: The file.
+        decoded: Decode and check all of it, to say what was lost; else header, manifest and payload hash alone.
 
     Raises:
         NotFoundError: There is no such file.
@@ -106,7 +111,7 @@ def inspect(path: str | Path) -> Summary:
         probe=None if probe is None else {"kind": probe.kind, "seed": probe.seed, "count": probe.count,
                                           "recorded": probe.recorded, "distance": probe.distance},
         budget=None if manifest.budget is None else asdict(manifest.budget),
-        energy=_energy(decode(opened)),
+        energy=_energy(decode(opened)) if decoded else None,
         tensors=tuple(
             TensorSummary(base.names[i], base.dtypes[i], base.shapes[i], nnz, nnz / numel if numel else 0.0, n.l1, n.l2)
             for i, nnz, numel, n in zip(manifest.scope, counts, numels, manifest.norms, strict=True)

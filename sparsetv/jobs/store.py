@@ -71,7 +71,7 @@ class Store(Library):
             NotFoundError: There is no task of that name.
             FormatError: Its file is missing or broken.
         """
-        return Shown(self.ref(name), inspect(self.path_of(name)))
+        return Shown(self.ref(name), inspect(self.path_of(name), decoded=False))
 
     def compose(
         self,
