@@ -741,7 +741,8 @@ def test_commands_say_what_they_did(room: Path, tmp_path: Path) -> None:
     assert (shown["ref"]["previous"], shown["summary"]["name"]) == (sha256(room / "one.stv"), "three")
     text = run("store", "show", lib, "one").stdout
     assert text.startswith("name        one, revision 2\n")
-    assert run("inspect", room / "three.stv").stdout in text
+    inspected = run("inspect", room / "three.stv").stdout.splitlines()
+    assert [line for line in inspected if not line.startswith("lost ")] == text.splitlines()[2:]  # nothing is decoded
     assert run("store", "remove", lib, "t*").stdout == "two: removed\n"
     told = run("store", "gc", lib, "--grace", "0", "--dry-run").stdout
     assert told.endswith("bytes would go\n")

@@ -28,6 +28,11 @@ def inspect(task: str, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
+    print_summary(summary)
+
+
+def print_summary(summary: "Summary") -> None:
+    """A task file's summary for people."""
     _print_head(summary)
     _print_tensors(summary)
 

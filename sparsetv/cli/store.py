@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.inspect import inspect
+from sparsetv.cli.inspect import print_summary
 from sparsetv.cli.output import human_bytes, plain, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -81,19 +81,18 @@ def _print_entries(entries: Sequence["Entry"]) -> None:
 @click.argument("directory", metavar="STORE")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.pass_context
-def show(context: click.Context, directory: str, name: str, as_json: bool) -> None:
+def show(directory: str, name: str, as_json: bool) -> None:
     """Show what a name stands for and what its file holds."""
     from sparsetv.jobs.store import Store
 
-    opened = Store.open(directory)
+    shown = Store.open(directory).show(name)
     if as_json:
-        print_json(opened.show(name))
+        print_json(shown)
         return
-    ref = opened.ref(name)
+    ref = shown.ref
     click.echo(f"name        {ref.name}, revision {ref.revision}")
     click.echo(f"object      {ref.object}" + (f", before {ref.previous}" if ref.previous else ""))
-    context.invoke(inspect, task=str(opened.path_of(name)), as_json=False)
+    print_summary(shown.summary)
 
 
 @store.command()
