@@ -14,6 +14,7 @@ from hostile import run
 from safetensors.torch import load_file, save_file
 from tiny import lines
 
+from sparsetv.container.writer import encode
 from sparsetv.errors import CheckpointError, DensityError, NotFoundError, OutputError, ShapeError, UsageError
 from sparsetv.jobs.grafts import graft_accuracy
 from sparsetv.jobs.learning import Learn, make_objective
@@ -273,3 +274,9 @@ def test_images_teach_a_vision_model(tmp_path: Path) -> None:
         options = PackOptions(0.1, localizer="learned", learn=learn)
         found = find_mask(tmp_path / "base", tmp_path / "tuned", options=options)
         assert found.mask.nnz == round(0.1 * found.mask.numel)
+
+
+def test_a_density_of_one_is_the_same_task_as_a_whole_number(trained: Path) -> None:
+    """SPEC 3.1: the recipe's density is a number with a point, whatever the caller wrote."""
+    whole, real = (pack(trained / "base", trained / "tuned", options=PackOptions(density=one)) for one in (1, 1.0))
+    assert encode(whole).tobytes() == encode(real).tobytes()

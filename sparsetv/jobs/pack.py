@@ -216,7 +216,8 @@ def _pack_mask(
     task = draft(tensors, {key: found.norms[key] for key in tensors})
     drawn = options.seed if options.localizer == "random" and options.mask is None else None
     density = options.density if options.mask is None else None
-    return replace(task, drawn=drawn, recipe=replace(task.recipe, density=density or found.mask.density))
+    asked = found.mask.density if density is None else float(density)
+    return replace(task, drawn=drawn, recipe=replace(task.recipe, density=asked))
 
 
 def _check_name(name: str) -> None:
