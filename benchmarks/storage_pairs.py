@@ -16,7 +16,7 @@ from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.container import reader, writer
 from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector, task_vector
-from sparsetv.localize import magnitude, measure
+from sparsetv.localize import measure
 from sparsetv.packing import gather, outside
 from sparsetv.wire.header import encode_header, place
 
@@ -89,7 +89,7 @@ def pairs(models: Path, room: Path) -> Iterator[Pair]:
 
 def one_thread() -> None:
     """Give every pool one thread and the process one core."""
-    for module in (gather, magnitude, measure, outside, reader, writer):
+    for module in (gather, measure, outside, reader, writer):
         vars(module)["_THREADS"] = 1
     threads.THREADS = 1
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsetv.arrays import Bits, Values
+from sparsetv.arrays import Bits, Positions, Values
 from sparsetv.checkpoint.names import Pairing, pair_names
 from sparsetv.checkpoint.reading import Checkpoint, same_files
 from sparsetv.dtypes import WEIGHT_DTYPES, cast, to_float32
-from sparsetv.errors import CheckpointError
+from sparsetv.errors import CheckpointError, NonFiniteError
 
 CHUNK = 1 << 19
 """Entries that are subtracted at a time; smaller pieces spend two threads' time on the interpreter lock."""
@@ -84,6 +84,19 @@ class Chunk:
         tuned = cast(self.tuned[:most], self.tuned_dtype, self.dtype)
         with np.errstate(invalid="ignore", over="ignore"):
             return to_float32(tuned, self.dtype) - to_float32(self.base[:most], self.dtype)
+
+
+def refuse_non_finite(chunk: Chunk, bad: Positions) -> None:
+    """Raise if a chunk has entries at `bad`, counted from its start, that are no finite numbers.
+
+    Raises:
+        NonFiniteError: It has.
+    """
+    if len(bad):
+        raise NonFiniteError(
+            f"{chunk.name}: fine-tuned minus base is NaN or infinite at position {chunk.start + int(bad[0])}; "
+            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
+        )
 
 
 def task_vector(base: Checkpoint, finetuned: Checkpoint, *, prefix: tuple[str, str] | None = None) -> TaskVector:

@@ -90,6 +90,11 @@ def _fold(signed: NDArray[Any]) -> NDArray[Any]:
     return np.where(signed < 0, signed ^ largest, signed)
 
 
+def power_unit(number: float, *, bits: int) -> float:
+    """The power of two of which a number is fewer than 2^bits, at least float32's smallest number."""
+    return math.ldexp(1.0, max(math.frexp(number)[1] - bits, -149))
+
+
 def on_grid(numbers: NDArray[np.floating[Any]], *, bits: int = 15) -> NDArray[np.float32]:
     """Numbers >= 0 as multiples of a power of two, the largest of them below 2^bits such units.
 
@@ -97,6 +102,5 @@ def on_grid(numbers: NDArray[np.floating[Any]], *, bits: int = 15) -> NDArray[np
         numbers: Shape (n,), n > 0, finite, float32 or float64.
         bits: At most 16, so that a file can hold them as whole numbers of units (formats/codecs/levels.md).
     """
-    exponent = math.frexp(float(numbers.max()))[1] - bits
-    unit = math.ldexp(1.0, max(exponent, -149))
+    unit = power_unit(float(numbers.max()), bits=bits)
     return (np.rint(numbers.astype(np.float64) / unit) * unit).astype(np.float32)

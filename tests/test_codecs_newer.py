@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sparsetv.container import cells, levels, positions, values
-from sparsetv.container.grid import Axis, Grid, choose_grid
+from sparsetv.container.grid import Axis, Grid, Place, choose_grid
 from sparsetv.container.manifest import Block, Piece
-from sparsetv.container.positions import Place
 from sparsetv.container.streams import Frames, make_stream
 from sparsetv.csr import Corrections
 from sparsetv.draws import drawn_positions, numbers, smallest_number
@@ -46,12 +45,12 @@ def as_block(pieces: list[Piece], places: tuple[object, bytes], valued: tuple[ob
 
 @given(st.lists(masks(), min_size=1, max_size=4))
 def test_cells_round_trip_and_stay_within_their_bound(found: list[tuple[int, int, NDArray[np.int64]]]) -> None:
-    extents = [cells.Extent(rows, columns, len(kept)) for rows, columns, kept in found]
+    places = [Place(0, rows, columns, len(kept)) for rows, columns, kept in found]
     pieces = [kept for _, _, kept in found]
-    header, frames = cells.encode(pieces, cells.choose(pieces, extents)[0])
+    header, frames = cells.encode(pieces, cells.choose(pieces, places)[0])
     stream, data = make_stream("cells", frames, {})
     opened = Frames(stream, memoryview(data), count=10, what="positions")
-    back = cells.decode(header, opened, extents, what="positions")
+    back = cells.decode(header, opened, places, what="positions")
     assert [piece.tolist() for piece in back] == [kept.tolist() for _, _, kept in found]
 
 

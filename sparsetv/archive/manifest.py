@@ -1,6 +1,5 @@
 """The manifest of an archive as values, to JSON and from it (ARCHIVE 2 and 3)."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ from sparsetv.container.limits import TENSORS
 from sparsetv.container.names import check_component, check_tensor_name
 from sparsetv.dtypes import SIZES
 from sparsetv.errors import FormatError
-from sparsetv.wire.fields import Fields, as_hex, as_integer, as_list, as_shape
+from sparsetv.wire.fields import Fields, as_hex, as_integer, as_list, as_shape, check_version
 from sparsetv.wire.header import HEADER_BYTES
 
 FORMAT = "sparsetv-archive"
@@ -139,7 +138,7 @@ def from_json(value: Any) -> Manifest:
         writer=fields.text("writer"),
         repo=repo,
         commit=commit,
-        version=check_version(fields.text("version")),
+        version=check_archive_version(fields.text("version")),
         optional=optional,
     )
     fields.done(ignore=frozenset(optional))
@@ -148,13 +147,9 @@ def from_json(value: Any) -> Manifest:
     return manifest
 
 
-def check_version(version: str) -> str:
+def check_archive_version(version: str) -> str:
     """Return MAJOR.MINOR, or raise FormatError where it is none or newer than this reader."""
-    if not re.fullmatch(r"[0-9]{1,5}\.[0-9]{1,5}", version):
-        raise FormatError(f"version {version!r} is not MAJOR.MINOR")
-    if int(version.partition(".")[0]) > MAJOR:
-        raise FormatError(f"archive of version {version}, this sparsetv reads up to {MAJOR}.x; update it")
-    return version
+    return check_version(version, major=MAJOR, kind="archive of version")
 
 
 def _check_features(required: tuple[str, ...], optional: tuple[str, ...]) -> None:

@@ -11,13 +11,20 @@ from sparsetv.archive import layout
 from sparsetv.archive.chunk import decode_chunk
 from sparsetv.archive.cutting import chunk_count, chunks, fits, split
 from sparsetv.archive.elements import Kind, kind_of
-from sparsetv.archive.manifest import FORMAT, BaseTensor, FileEntry, Manifest, TensorEntry, check_version, from_json
+from sparsetv.archive.manifest import (
+    FORMAT,
+    BaseTensor,
+    FileEntry,
+    Manifest,
+    TensorEntry,
+    check_archive_version,
+    from_json,
+)
 from sparsetv.arrays import Bytes
-from sparsetv.container.frames import content_size, decompress
-from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
+from sparsetv.container.envelope import open_manifest
+from sparsetv.container.frames import decompress
 from sparsetv.errors import FormatError
 from sparsetv.threads import in_order
-from sparsetv.wire import canonical
 from sparsetv.wire.header import Entry, Header, header_size, parse_header
 
 
@@ -28,6 +35,7 @@ class Opened:
     Attributes:
         manifest: The manifest.
         data: The stored tensor `sparsetv.data`.
+        starts: Where the bytes of each file begin in `data`, by its name.
         headers: The parsed header of each weight file, and its bytes, by the file's name.
         size: Bytes of the archive.
         what: The file, for messages.
@@ -35,6 +43,7 @@ class Opened:
 
     manifest: Manifest
     data: memoryview
+    starts: dict[str, int]
     headers: dict[str, tuple[Header, bytes]]
     size: int
     what: str
@@ -76,8 +85,9 @@ def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
     if list(parts) != [layout.DATA, layout.MANIFEST]:
         raise FormatError(f"{what}: expected stored tensors {layout.DATA} and {layout.MANIFEST}, found {list(parts)}")
     frame, stored = parts[layout.MANIFEST], parts[layout.DATA]
+    value = open_manifest(frame, sha256=header.metadata.get("manifest_sha256"), what=what)
     try:
-        manifest = _manifest(header, frame)
+        manifest = from_json(value)
         expected = layout.header(
             data_bytes=manifest.data_bytes,
             manifest_bytes=len(frame),
@@ -88,7 +98,8 @@ def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
             raise FormatError("header is not the canonical one of its manifest")
         if hashlib.sha256(stored).hexdigest() != manifest.data_sha256:
             raise FormatError("SHA-256 of the data differs from the manifest's; the file is damaged")
-        return Opened(manifest, stored, _headers(manifest, stored), len(view), what)
+        starts = _starts(manifest)
+        return Opened(manifest, stored, starts, _headers(manifest, stored, starts), len(view), what)
     except FormatError as error:
         raise FormatError(f"{what}: {error}") from None
 
@@ -100,31 +111,18 @@ def check_kind(header: Header, what: str) -> None:
     if header.metadata.get("format") != FORMAT:
         raise FormatError(f"{what}: a safetensors file, but no sparsetv archive; is it a model's weights?")
     try:
-        check_version(header.metadata.get("version", ""))
+        check_archive_version(header.metadata.get("version", ""))
     except FormatError as error:
         raise FormatError(f"{what}: {error}") from None
 
 
-def _manifest(header: Header, frame: memoryview) -> Manifest:
-    if hashlib.sha256(frame).hexdigest() != header.metadata.get("manifest_sha256"):
-        raise FormatError("SHA-256 of the manifest differs from the header's; the file is damaged")
-    size = content_size(frame, what="manifest")
-    if not 0 < size <= MANIFEST_BYTES:
-        raise FormatError(f"manifest of {size} bytes, limit {MANIFEST_BYTES}")
-    text = decompress(frame, size=size, what="manifest").tobytes()
-    value = canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH)
-    if canonical.dumps(value, what="manifest") != text:
-        raise FormatError("manifest is not in canonical form")
-    return from_json(value)
-
-
-def _headers(manifest: Manifest, data: memoryview) -> dict[str, tuple[Header, bytes]]:
+def _headers(manifest: Manifest, data: memoryview, starts: dict[str, int]) -> dict[str, tuple[Header, bytes]]:
     """Header of each weight file, with what the manifest says of its tensors compared."""
     found = {}
-    for file, start in starts(manifest):
+    for file in manifest.files:
         if file.kind != "weights":
             continue
-        size, stored = file.header
+        start, (size, stored) = starts[file.name], file.header
         raw = decompress(data[start : start + stored], size=size, what=f"{file.name}: header").tobytes()
         if header_size(raw[:32], file_size=file.size, what=file.name) != size:
             raise FormatError(f"{file.name}: its header is not of the {size} bytes that the manifest says")
@@ -137,10 +135,10 @@ def _headers(manifest: Manifest, data: memoryview) -> dict[str, tuple[Header, by
     return found
 
 
-def starts(manifest: Manifest) -> Iterator[tuple[FileEntry, int]]:
-    """Each file and where its bytes begin in the archive's data."""
+def _starts(manifest: Manifest) -> dict[str, int]:
+    """Where the bytes of each file begin in the archive's data."""
     offsets = accumulate((file.data_bytes for file in manifest.files), initial=0)
-    return zip(manifest.files, offsets)  # noqa: B905  the last offset is the end
+    return {file.name: start for file, start in zip(manifest.files, offsets)}  # noqa: B905  the last offset is the end
 
 
 def _check_tensor(base: tuple[BaseTensor, ...], name: str, entry: Entry, tensor: TensorEntry) -> None:
@@ -157,7 +155,7 @@ def _check_tensor(base: tuple[BaseTensor, ...], name: str, entry: Entry, tensor:
 
 def tensor_parts(opened: Opened, file: FileEntry) -> Iterator[tuple[str, Entry, list[Part]]]:
     """Name, header entry and chunks of each tensor of a weight file."""
-    at = next(start for item, start in starts(opened.manifest) if item is file) + file.header[1]
+    at = opened.starts[file.name] + file.header[1]
     header = opened.headers[file.name][0]
     for (name, entry), tensor in zip(header.tensors.items(), file.tensors, strict=True):
         shape = None if tensor.base is None else opened.manifest.base[tensor.base].shape
@@ -191,7 +189,7 @@ def restore_file(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) 
 
 def _pieces(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) -> Iterator[Bytes | bytes]:
     if file.kind == "stored":
-        start = next(start for item, start in starts(opened.manifest) if item is file)
+        start = opened.starts[file.name]
         frame = opened.data[start : start + file.stored]
         yield decompress(frame, size=file.size, what=f"{opened.what}: {file.name}")
         return

@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
-import zstandard
-
 from sparsetv import __version__
 from sparsetv.archive import layout
 from sparsetv.archive.chunk import encode_chunk
@@ -15,12 +13,11 @@ from sparsetv.archive.limits import FILES, HEADERS_BYTES
 from sparsetv.archive.manifest import VERSION, BaseTensor, FileEntry, Manifest, TensorEntry, from_json, to_json
 from sparsetv.archive.plan import OtherPlan, Plan, TensorPlan, WeightsPlan
 from sparsetv.arrays import Bytes
-from sparsetv.container.frames import compress
-from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
+from sparsetv.container.envelope import seal_manifest
+from sparsetv.container.frames import compress, compress_hard
 from sparsetv.errors import LimitError
 from sparsetv.fingerprint import TensorIdentity
 from sparsetv.threads import in_order
-from sparsetv.wire import canonical
 
 Count = Callable[[int], None]
 
@@ -47,7 +44,6 @@ class Writer:
         self._data_bytes = 0
         self._hash = hashlib.sha256()
         self._manifest_frame = b""
-        self.manifest: Manifest | None = None
 
     def parts(self) -> Iterator[bytes]:
         """Everything behind the header: the data, then the manifest."""
@@ -63,11 +59,8 @@ class Writer:
             repo=self._plan.base.location.repo,
             commit=self._plan.base.location.commit,
         )
-        text = canonical.dumps(to_json(manifest))
-        if len(text) > MANIFEST_BYTES:
-            raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
-        self.manifest = from_json(canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH))
-        self._manifest_frame = _slow(text)
+        self._manifest_frame, value = seal_manifest(to_json(manifest))
+        from_json(value)
         yield self._manifest_frame
 
     def head(self) -> bytes:
@@ -93,7 +86,7 @@ class Writer:
     def _weights(self, file: WeightsPlan) -> Generator[bytes, None, FileEntry]:
         whole = hashlib.sha256(file.header)
         size = len(file.header)
-        frame = _slow(file.header)
+        frame = compress_hard(file.header)
         yield self._put(frame)
         sizes: list[list[int]] = [[] for _ in file.tensors]
         for number, raw, coded in in_order(self._jobs(file)):
@@ -133,9 +126,3 @@ def _encode(number: int, tensor: TensorPlan, base: Bytes | None, first: int, cou
     raw = tensor.data[place]
     known = None if base is None else base[place].view(kind.bits)
     return number, raw, encode_chunk(known, raw.view(kind.bits), kind)
-
-
-def _slow(data: bytes) -> bytes:
-    """A frame at zstd's slow level, for headers and manifests."""
-    frame: bytes = zstandard.ZstdCompressor(level=19, write_checksum=True, write_content_size=True).compress(data)
-    return frame

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsetv.arrays import Positions, Values
-from sparsetv.budget.histogram import BINS, Histograms, count
+from sparsetv.budget.histogram import BINS, LARGEST, Histograms, count
 from sparsetv.csr import SparseTensor
-from sparsetv.difference import Chunk, TaskVector
-from sparsetv.errors import NonFiniteError
+from sparsetv.difference import Chunk, TaskVector, refuse_non_finite
 from sparsetv.norms import NormSum, Sums, partial_sums
 from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import Norms
@@ -95,15 +94,8 @@ def collect(vector: TaskVector, least: dict[str, float], *, progress: Progress |
 def _look(chunk: Chunk, least: float) -> _Seen:
     deltas = chunk.deltas()
     magnitudes = np.abs(deltas)
-    if not np.isfinite(magnitudes).all():
-        place = chunk.start + int(np.flatnonzero(~np.isfinite(magnitudes))[0])
-        raise NonFiniteError(
-            f"{chunk.name}: fine-tuned minus base is NaN or infinite at position {place}; "
-            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
-        )
+    refuse_non_finite(chunk, np.flatnonzero(~np.isfinite(magnitudes)))
     with np.errstate(over="ignore", invalid="ignore"):
         sums = partial_sums(magnitudes)
-    where = np.flatnonzero(
-        magnitudes >= np.float32(min(least, float(np.finfo(np.float32).max))) if least > 0 else magnitudes > 0
-    )
+    where = np.flatnonzero(magnitudes >= np.float32(min(least, LARGEST)) if least > 0 else magnitudes > 0)
     return _Seen(chunk, where, deltas[where], sums)

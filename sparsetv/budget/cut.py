@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsetv.arrays import Values
+from sparsetv.budget.histogram import LARGEST
 from sparsetv.budget.rate import levels_of
 from sparsetv.csr import SparseTensor
+from sparsetv.dtypes import power_unit
 
-_SIXTEENTHS = 16
-_LARGEST = float(np.finfo(np.float32).max)
+_FINER = 4  # bits by which means are told apart within a step
+_SINGLE = 12  # bits of a single mean
 
 
 def cut(tensor: SparseTensor, *, least: float, step: float) -> SparseTensor:
@@ -31,7 +33,7 @@ def cut(tensor: SparseTensor, *, least: float, step: float) -> SparseTensor:
 
 def above(tensor: SparseTensor, least: float) -> SparseTensor:
     """Entries of at least some magnitude; corrections are dropped."""
-    bound = np.float32(least) if least <= _LARGEST else np.float32(np.inf)
+    bound = np.float32(least) if least <= LARGEST else np.float32(np.inf)
     return take(tensor, np.flatnonzero(np.abs(tensor.values) >= bound))
 
 
@@ -41,14 +43,12 @@ def take(tensor: SparseTensor, index: NDArray[np.int64]) -> SparseTensor:
 
 
 def _means(magnitudes: Values, least: float, step: float) -> Values:
-    """Mean of each magnitude's level, as a multiple of a sixteenth of the step that takes few bits."""
+    """Mean of each magnitude's level, as a multiple of a unit that makes tables small."""
     levels = levels_of(magnitudes, least, step)
     counts = np.bincount(levels)
     sums = np.bincount(levels, weights=magnitudes.astype(np.float64))
     means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    width = step if math.isfinite(step) else float(means.max())
-    exponent = math.frexp(width / _SIXTEENTHS)[1] - (0 if math.isfinite(step) else 8)
-    unit = math.ldexp(1.0, max(exponent, -149))
+    unit = power_unit(step, bits=_FINER) if math.isfinite(step) else power_unit(float(means.max()), bits=_SINGLE)
     return (np.maximum(np.rint(means / unit), 1) * unit).astype(np.float32)[levels]
 
 

@@ -105,22 +105,22 @@ def fit(stock: Stock, size_of: Callable[[Tensors], int], *, limit: int) -> Fitte
             f"is {limit}; ask for more, or leave the probe out with --no-probe"
         )
     histograms = Histograms.exact(stock.tensors.values())
-    below, over = _Point(None, 0.0, fixed, empty), None
+    below, over = _Point(Plan.nothing(len(stock.tensors)), fixed, empty), None
     first = _first(stock, histograms, 8.0 * (_AIM * limit - fixed))
     for attempt in range(_TRIES):
         plan = stock.plan(histograms, _next(below, over, aim=_AIM * limit, fixed=fixed) if attempt else first)
         tensors = stock.apply(plan)
-        point = _Point(plan, plan.bits, size_of(tensors), tensors)
+        point = _Point(plan, size_of(tensors), tensors)
         if point.size > limit:
             over = point
         elif point.size >= below.size:
-            stuck = point.bits == below.bits
+            stuck = plan.bits == below.plan.bits
             below = point
             full = below.size >= (_FULL if attempt < _HASTE else LEAST_FULL) * limit
             if full or stuck or (plan.complete and over is None):
                 break
     if below.size < LEAST_FULL * limit:
-        whole = stock.plan(histograms, math.inf) if over is None or over.plan is None else over.plan
+        whole = stock.plan(histograms, math.inf) if over is None else over.plan
         below = _untie(stock, size_of, below, whole, limit)
     return Fitted(below.tensors, below.size, fixed)
 
@@ -136,10 +136,9 @@ def _first(stock: Stock, histograms: Histograms, room: float) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Point:
-    """A plan that was tried: bits by the histograms, bytes of the file, what it holds."""
+    """A plan that was tried: bytes of its file, what that holds."""
 
-    plan: Plan | None
-    bits: float
+    plan: Plan
     size: int
     tensors: Tensors
 
@@ -148,10 +147,10 @@ def _next(below: _Point, above: _Point | None, *, aim: float, fixed: int) -> flo
     """Bits whose file should have `aim` bytes: on the line through the nearest files of less and of more."""
     if above is None:
         known = below.size > fixed
-        slope = below.bits / (below.size - fixed) if known else 8.0
-        return below.bits + slope * (aim - below.size)
+        slope = below.plan.bits / (below.size - fixed) if known else 8.0
+        return below.plan.bits + slope * (aim - below.size)
     share = (aim - below.size) / (above.size - below.size)
-    return below.bits + (above.bits - below.bits) * min(max(share, 0.05), 0.95)
+    return below.plan.bits + (above.plan.bits - below.plan.bits) * min(max(share, 0.05), 0.95)
 
 
 def _untie(stock: Stock, size_of: Callable[[Tensors], int], below: _Point, plan: Plan, limit: int) -> _Point:
@@ -168,7 +167,7 @@ def _untie(stock: Stock, size_of: Callable[[Tensors], int], below: _Point, plan:
     least, most = _count(below.tensors), _count(whole)
     small, large = below.size, size_of(whole)
     if large <= limit:
-        return below if small >= large else _Point(plan, plan.bits, large, whole)
+        return below if small >= large else _Point(plan, large, whole)
     for _ in range(_TRIES):
         share = (_AIM * limit - small) / max(large - small, 1)
         middle = least + max(1, min(int(share * (most - least)), most - least - 1))
@@ -179,7 +178,7 @@ def _untie(stock: Stock, size_of: Callable[[Tensors], int], below: _Point, plan:
         if size > limit:
             most, large = middle, size
             continue
-        least, small, below = middle, size, _Point(plan, plan.bits, size, tensors)
+        least, small, below = middle, size, _Point(plan, size, tensors)
         if size >= LEAST_FULL * limit:
             break
     return below

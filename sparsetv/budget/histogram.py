@@ -12,7 +12,7 @@ SHIFT = 17
 """float32 patterns are binned by their upper 15 bits: 64 bins per octave."""
 
 BINS = 1 << 14
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 _SMALL = 1000
 
 Reals = NDArray[np.float64]
@@ -64,7 +64,7 @@ class Histograms:
         kept *= np.array(weights)[:, None]
         edges = lower_edge(first[:, None] + np.arange(width + 1))
         with np.errstate(over="ignore"):
-            middle = np.minimum((edges[:, 1:] + edges[:, :-1]) / 2, _LARGEST)
+            middle = np.minimum((edges[:, 1:] + edges[:, :-1]) / 2, LARGEST)
         return cls(first, _above(kept), _above(kept * middle))
 
     @classmethod
@@ -75,7 +75,7 @@ class Histograms:
 
     def column(self, magnitudes: Reals) -> NDArray[np.int64]:
         """Column whose entries and all above reach a magnitude, rounded up to the next bin; shape (tensors, …)."""
-        least = np.minimum(magnitudes, _LARGEST).astype(np.float32)
+        least = np.minimum(magnitudes, LARGEST).astype(np.float32)
         found = bins_of(least).astype(np.int64)
         found += lower_edge(found) < magnitudes
         first = self.first.reshape(-1, *[1] * (magnitudes.ndim - 1))
@@ -86,14 +86,14 @@ class Histograms:
         """Entries that reach a magnitude each, shape (tensors,); inside a bin they count as if spread evenly."""
         above = self.column(magnitudes)
         rows, below = np.arange(len(self.counts)), np.maximum(above - 1, 0)
-        high, low = np.minimum(lower_edge(above + self.first), _LARGEST), lower_edge(below + self.first)
+        high, low = np.minimum(lower_edge(above + self.first), LARGEST), lower_edge(below + self.first)
         share = np.clip(np.divide(high - magnitudes, high - low, out=np.zeros(len(rows)), where=high > low), 0, 1)
         return self.counts[rows, above] + share * (self.counts[rows, below] - self.counts[rows, above])
 
     def top(self) -> Reals:
         """What no magnitude exceeds, shape (tensors,); 0 where there is none."""
         empty = np.argmin(self.counts > 0, axis=1)  # the first column that nothing reaches
-        return np.where(self.counts[:, 0] > 0, np.minimum(lower_edge(empty + self.first), _LARGEST), 0.0)
+        return np.where(self.counts[:, 0] > 0, np.minimum(lower_edge(empty + self.first), LARGEST), 0.0)
 
     def bottom(self) -> Reals:
         """What every magnitude reaches but those too small to be told apart; infinite where there is none."""

@@ -46,6 +46,11 @@ class Plan:
     each: Reals
     complete: bool = False
 
+    @classmethod
+    def nothing(cls, tensors: int) -> "Plan":
+        """The plan that keeps no entry."""
+        return cls(np.full(tensors, math.inf), np.full(tensors, math.inf), np.zeros(tensors))
+
     @property
     def bits(self) -> float:
         """Expected bits of all positions and values."""
@@ -70,7 +75,7 @@ def _within(histograms: Histograms, entries: Reals, weights: Reals, factor: floa
     units = 1 / np.sqrt(weights)
     finest = histograms.top() / (LEVELS - 1)  # a finer step would leave the largest to share one level
     low, high = _bounds(histograms, weights)
-    lowest, best = low, (0.0, Plan(np.full(len(units), math.inf), np.full(len(units), math.inf), np.zeros(len(units))))
+    lowest, best = low, (0.0, Plan.nothing(len(units)))
     for _ in range(_SEARCH):
         middle = math.sqrt(low * high)
         least, step = middle * units, np.maximum(middle * factor * units, finest)

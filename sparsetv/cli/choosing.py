@@ -156,18 +156,6 @@ def choosing_options(command: _Command) -> _Command:
     return command
 
 
-def parse_factors(pairs: tuple[str, ...]) -> dict[str, float]:
-    """`GLOB=FACTOR` words as a mapping."""
-    factors = {}
-    for pair in pairs:
-        glob, _, factor = pair.rpartition("=")
-        found = _number(factor, "", "--importance")
-        if not glob or found is None:
-            raise click.BadParameter(f"{pair!r} is not GLOB=FACTOR", param_hint="--importance")
-        factors[glob] = found
-    return factors
-
-
 def shots(text: str) -> int | None:
     """A number of examples per class, or `all`."""
     found = _number(text, "all", "--shots")

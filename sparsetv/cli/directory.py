@@ -2,7 +2,7 @@
 
 import click
 
-from sparsetv.cli.output import parse_pairs, parse_weights, progress_bars
+from sparsetv.cli.output import parse_numbers, parse_pairs, progress_bars
 from sparsetv.cli.stitch import report
 
 _fit = click.option(
@@ -28,7 +28,11 @@ def add(
 
     with progress_bars() as progress:
         record = run(
-            directory, task_files, weights=parse_weights(weights), fit=parse_pairs(fits, "--fit"), progress=progress
+            directory,
+            task_files,
+            weights=parse_numbers(weights, "--weight"),
+            fit=parse_pairs(fits, "--fit"),
+            progress=progress,
         )
     report(directory, record, as_json=as_json)
 

@@ -55,15 +55,15 @@ def human_bytes(size: float) -> str:
     raise AssertionError  # the loop returns at GB
 
 
-def parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
-    """`NAME=W` words as a dict."""
-    weights = {}
-    for name, text in _split((pair.rpartition("=") for pair in pairs), "--weight", "NAME=NUMBER").items():
+def parse_numbers(pairs: tuple[str, ...], option: str) -> dict[str, float]:
+    """`NAME=NUMBER` words as a dict."""
+    numbers = {}
+    for name, text in _split((pair.rpartition("=") for pair in pairs), option, "NAME=NUMBER").items():
         try:
-            weights[name] = float(text)
+            numbers[name] = float(text)
         except ValueError:
-            raise click.BadParameter(f"'{name}={text}' is not NAME=NUMBER", param_hint="--weight") from None
-    return weights
+            raise click.BadParameter(f"'{name}={text}' is not NAME=NUMBER", param_hint=option) from None
+    return numbers
 
 
 def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsetv.cli.choosing import Choosing, choosing_options, parse_factors
-from sparsetv.cli.output import human_bytes, message, print_json, progress_bars
+from sparsetv.cli.choosing import Choosing, choosing_options
+from sparsetv.cli.output import human_bytes, message, parse_numbers, print_json, progress_bars
 
 if TYPE_CHECKING:
     from sparsetv.task_vector import SparseTaskVector
@@ -91,7 +91,7 @@ def pack(  # noqa: PLR0913, PLR0917  one parameter per option
         raise click.UsageError("--budget decides how many entries are kept; leave out --density")
     _check_idle(click.get_current_context(), {"of": budget, "importance": budget, "refit_steps": refit})
     options = replace(choosing.options(), values=values, probe=probe, mask=mask)
-    options = replace(options, budget=budget, of=of, importance=parse_factors(importance))
+    options = replace(options, budget=budget, of=of, importance=parse_numbers(importance, "--importance"))
     if refit is not None:
         options = replace(options, refit=RefitOptions(refit, options.learn.shots, refit_steps))
     with progress_bars() as progress:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.output import message, parse_pairs, parse_weights, print_json, progress_bars
+from sparsetv.cli.output import message, parse_numbers, parse_pairs, print_json, progress_bars
 
 if TYPE_CHECKING:
     from sparsetv.compose.record import Record
@@ -77,7 +77,8 @@ def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
     sources = (base, *tasks) if alone else tasks
     if not sources:
         raise click.UsageError("Missing argument 'TASK.stv...'.")
-    options = StitchOptions(rule, parse_scale(scale), parse_weights(weights), min_tasks, parse_pairs(fits, "--fit"))
+    weighed = parse_numbers(weights, "--weight")
+    options = StitchOptions(rule, parse_scale(scale), weighed, min_tasks, parse_pairs(fits, "--fit"))
     with progress_bars() as progress:
         record = run(None if alone else base, sources, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)

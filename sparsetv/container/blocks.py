@@ -9,10 +9,10 @@ import numpy as np
 
 from sparsetv.arrays import Positions, Values
 from sparsetv.container import positions, values
+from sparsetv.container.grid import Place
 from sparsetv.container.limits import BLOCK_ENTRIES
 from sparsetv.container.manifest import Block, Piece
 from sparsetv.container.manifest_json import row_count
-from sparsetv.container.positions import Place
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
 
 

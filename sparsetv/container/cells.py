@@ -3,6 +3,7 @@
 Reference: formats/codecs/cells.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sparsetv.arrays import Bytes, Positions
 from sparsetv.container import gaps
 from sparsetv.container.gaps import Span
-from sparsetv.container.grid import Axis, Grid, choose_grid
+from sparsetv.container.grid import Axis, Grid, Place, choose_grid
 from sparsetv.container.streams import Frames, from_planes, planes
 from sparsetv.errors import FormatError
 
@@ -19,15 +20,6 @@ BANDS = 6
 """Frames of gaps, by the number of bits of the mean gap."""
 
 _CELL_BYTES = 400  # what a decoder holds of a cell, as objects
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A piece: rows, columns, kept entries."""
-
-    rows: int
-    columns: int
-    nnz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +58,14 @@ class _Bands:
         return [cell for cell in self.bits if self.spans[cell].nnz < self.spans[cell].entries]
 
 
-def choose(pieces: list[Positions], extents: list[Extent]) -> tuple[list[Grid], float]:
+def choose(pieces: list[Positions], places: Sequence[Place]) -> tuple[list[Grid], float]:
     """The grid of each piece, and the share that they leave of what gaps alone would take, by an estimate.
 
     Args:
         pieces: Positions per piece, counted from the piece's first entry.
-        extents: Rows, columns and kept entries per piece.
+        places: Rows, columns and kept entries per piece.
     """
-    found = [choose_grid(p, rows=e.rows, columns=e.columns) for p, e in zip(pieces, extents, strict=True)]
+    found = [choose_grid(p, rows=e.rows, columns=e.columns) for p, e in zip(pieces, places, strict=True)]
     return [each.grid for each in found], sum(each.cost for each in found) / max(sum(each.plain for each in found), 1)
 
 
@@ -94,24 +86,24 @@ def encode(pieces: list[Positions], grids: list[Grid]) -> tuple[Header, list[Byt
     return header, [_join(classes), counts, _join(bits), lows[-1], *highs]
 
 
-def decode(header: Header, frames: Frames, extents: list[Extent], *, what: str) -> list[Positions]:
+def decode(header: Header, frames: Frames, places: Sequence[Place], *, what: str) -> list[Positions]:
     """Positions per piece, counted from the piece's first entry.
 
     Args:
         header: The codec's parameters.
         frames: The frames, not opened yet.
-        extents: Rows, columns and kept entries per piece.
+        places: Rows, columns and kept entries per piece.
         what: Name of the stream, for messages.
 
     Raises:
         FormatError: Something is not as cells.md says.
     """
-    shapes = list(zip(extents, header.row_classes, header.column_classes, strict=True))
+    shapes = list(zip(places, header.row_classes, header.column_classes, strict=True))
     class_data = frames.take(sum(_class_bytes(*shape) for shape in shapes))
     grids = _grids(shapes, class_data, what=what)
     sizes = [grid.sizes() for grid in grids]
     counts = from_planes(frames.take(4 * sum(map(len, sizes))), 4).tolist()
-    _check_counts(sizes, counts, extents, what=what)
+    _check_counts(sizes, counts, places, what=what)
     bands = _Bands.of([size for piece in sizes for size in piece], counts)
     cells: list[Positions] = [np.zeros(0, np.int64)] * len(counts)
     _read_bits(cells, bands, frames, what=what)
@@ -123,17 +115,17 @@ def decode(header: Header, frames: Frames, extents: list[Extent], *, what: str) 
     return found
 
 
-def decoded_bytes(header: Header, extents: list[Extent]) -> int:
+def decoded_bytes(header: Header, places: Sequence[Place]) -> int:
     """Upper bound on what decoding allocates beside 64 bytes per kept entry and the high bytes."""
     need = 0
-    for extent, rows, columns in zip(extents, header.row_classes, header.column_classes, strict=True):
-        need += 32 * ((rows > 1) * extent.rows + (columns > 1) * extent.columns) + _CELL_BYTES * rows * columns
-    longest = max((e.nnz * max((e.rows * e.columns).bit_length() - 7, 0) for e in extents), default=0)
+    for place, rows, columns in zip(places, header.row_classes, header.column_classes, strict=True):
+        need += 32 * ((rows > 1) * place.rows + (columns > 1) * place.columns) + _CELL_BYTES * rows * columns
+    longest = max((place.nnz * max(place.entries.bit_length() - 7, 0) for place in places), default=0)
     return need + 17 * longest
 
 
-def _class_bytes(extent: Extent, rows: int, columns: int) -> int:
-    return (rows > 1) * ((extent.rows + 1) // 2) + (columns > 1) * ((extent.columns + 1) // 2)
+def _class_bytes(place: Place, rows: int, columns: int) -> int:
+    return (rows > 1) * ((place.rows + 1) // 2) + (columns > 1) * ((place.columns + 1) // 2)
 
 
 def _pack(classes: NDArray[np.int64]) -> Bytes:
@@ -142,11 +134,11 @@ def _pack(classes: NDArray[np.int64]) -> Bytes:
     return packed
 
 
-def _grids(shapes: list[tuple[Extent, int, int]], data: Bytes, *, what: str) -> list[Grid]:
+def _grids(shapes: list[tuple[Place, int, int]], data: Bytes, *, what: str) -> list[Grid]:
     grids, at = [], 0
-    for extent, *counts in shapes:
+    for place, *counts in shapes:
         axes = []
-        for size, count in zip((extent.rows, extent.columns), counts, strict=True):
+        for size, count in zip((place.rows, place.columns), counts, strict=True):
             stop = at + (size + 1) // 2 if count > 1 else at
             axes.append(_axis(data[at:stop], size, count, what=what))
             at = stop
@@ -166,13 +158,13 @@ def _axis(data: Bytes, size: int, count: int, *, what: str) -> Axis:
     return Axis(size, count, classes)
 
 
-def _check_counts(sizes: list[list[int]], counts: list[int], extents: list[Extent], *, what: str) -> None:
+def _check_counts(sizes: list[list[int]], counts: list[int], places: Sequence[Place], *, what: str) -> None:
     start = 0
-    for own, extent in zip(sizes, extents, strict=True):
+    for own, place in zip(sizes, places, strict=True):
         mine = counts[start : start + len(own)]
         start += len(own)
-        if sum(mine) != extent.nnz or any(count > size for count, size in zip(mine, own, strict=True)):
-            raise FormatError(f"{what}: cells keep {sum(mine)} entries of {sum(own)}, the piece {extent.nnz}")
+        if sum(mine) != place.nnz or any(count > size for count, size in zip(mine, own, strict=True)):
+            raise FormatError(f"{what}: cells keep {sum(mine)} entries of {sum(own)}, the piece {place.nnz}")
 
 
 def _bits(addresses: Positions, entries: int) -> Bytes:

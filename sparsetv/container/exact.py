@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sparsetv.arrays import Bytes, Values
 from sparsetv.container import gaps
+from sparsetv.container.streams import from_planes, planes
 from sparsetv.csr import Corrections
 from sparsetv.errors import FormatError
 
@@ -57,17 +58,16 @@ def decode_values(streams: list[Bytes], *, bias: int, count: int, what: str) -> 
 def encode_corrections(corrections: Corrections) -> tuple[Bytes, Bytes]:
     """(gap stream, byte planes) of a block's corrections."""
     amount = corrections.amount.view(np.int32)
-    zigzag = ((amount << 1) ^ (amount >> 31)).view(np.uint32).astype("<u4")
-    planes = np.ascontiguousarray(zigzag.view(np.uint8).reshape(-1, 4).T).reshape(-1)
-    return gaps.encode_high(np.diff(corrections.index, prepend=-1) - 1), planes
+    zigzag = ((amount << 1) ^ (amount >> 31)).view(np.uint32)
+    return gaps.encode_high(np.diff(corrections.index, prepend=-1) - 1), planes(zigzag, 4)
 
 
-def decode_corrections(gap_stream: Bytes, planes: Bytes, *, count: int, entries: int, what: str) -> Corrections:
+def decode_corrections(gap_stream: Bytes, amounts: Bytes, *, count: int, entries: int, what: str) -> Corrections:
     """Inverse of `encode_corrections`.
 
     Args:
         gap_stream: Gaps between corrected entries.
-        planes: Byte planes of the amounts, 4 * count bytes.
+        amounts: Byte planes of the amounts, 4 * count bytes.
         count: Number of corrections.
         entries: Kept entries of the block.
         what: Name of the stream, for the message.
@@ -77,7 +77,7 @@ def decode_corrections(gap_stream: Bytes, planes: Bytes, *, count: int, entries:
     """
     span = gaps.Span(entries=entries, nnz=count, shift=0)
     index = gaps.decode(gap_stream, np.zeros(0, np.uint8), [span], what=what)[0]
-    zigzag = np.ascontiguousarray(planes.reshape(4, count).T).view("<u4").reshape(-1)
+    zigzag = from_planes(amounts, 4)
     amount = (zigzag >> np.uint32(1)) ^ (-(zigzag & np.uint32(1)).astype(np.int32)).view(np.uint32)
     if not amount.all():
         raise FormatError(f"{what}: a correction of 0")

@@ -22,6 +22,11 @@ def compress(raw: bytes | Bytes) -> bytes:
     return min((_compress(data, level) for level in levels), key=len)
 
 
+def compress_hard(raw: bytes) -> bytes:
+    """One frame at zstd's slow level, for what is small and read by every reader: headers and manifests."""
+    return _compress(memoryview(raw), 19)
+
+
 def _compress(data: memoryview, level: int) -> bytes:
     compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
     return compressor.compress(data)

@@ -18,6 +18,21 @@ _CELL = 10 * _FRACTION  # what a cell costs by being there
 _LINES = 64  # with more rows and columns for each kept entry their classes cannot pay, and would take memory
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a piece lies: index of its first entry in the scope, rows, columns, kept entries."""
+
+    start: int
+    rows: int
+    columns: int
+    nnz: int
+
+    @property
+    def entries(self) -> int:
+        """Entries of the piece."""
+        return self.rows * self.columns
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Axis:
     """Rows, or columns, in classes.

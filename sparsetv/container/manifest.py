@@ -1,6 +1,6 @@
 """The manifest as values: what the file holds, and how its streams are cut (SPEC 3 and 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,11 @@ class Block:
     def nnz(self) -> int:
         """Kept entries of the block."""
         return sum(piece.nnz for piece in self.pieces)
+
+
+def codecs_of(blocks: Iterable[Block]) -> set[str]:
+    """Codecs of the streams of some blocks."""
+    return {stream.codec for block in blocks for stream in (block.positions, block.values)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class Manifest:
     @property
     def codecs(self) -> set[str]:
         """Codecs of all its streams."""
-        return {stream.codec for block in self.blocks for stream in (block.positions, block.values)}
+        return codecs_of(self.blocks)
 
     @property
     def nnz(self) -> int:

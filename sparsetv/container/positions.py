@@ -1,15 +1,13 @@
 """Choosing and applying the position codec of a block."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparsetv.arrays import Positions
 from sparsetv.container import cells, gaps
-from sparsetv.container.cells import Extent
-from sparsetv.container.grid import CLASSES, Grid
+from sparsetv.container.grid import CLASSES, Grid, Place
 from sparsetv.container.manifest import Block, Stream
 from sparsetv.container.streams import Frames, check_keys, integers, make_stream, open_stream
 from sparsetv.draws import LARGEST, drawn_positions, smallest_number
@@ -23,26 +21,6 @@ _CLEARLY_LESS, _CLEARLY_MORE = 0.9, 1.1
 _SIZES = (1 << 62) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece lies: index of its first entry in the scope, rows, columns, kept entries."""
-
-    start: int
-    rows: int
-    columns: int
-    nnz: int
-
-    @property
-    def entries(self) -> int:
-        """Entries of the piece."""
-        return self.rows * self.columns
-
-    @property
-    def extent(self) -> Extent:
-        """Rows, columns and kept entries."""
-        return Extent(self.rows, self.columns, self.nnz)
-
-
 def encode(pieces: Sequence[Positions], places: Sequence[Place], *, seed: int | None) -> tuple[Stream, bytes]:
     """The smallest stream for a block's positions: `seeded` where the seed gives them, else `gaps` or `cells`.
 
@@ -54,7 +32,7 @@ def encode(pieces: Sequence[Positions], places: Sequence[Place], *, seed: int | 
     drawn = None if seed is None or seed >= _SEEDS else _seeded(pieces, places, seed)
     if drawn is not None:
         return drawn
-    grids, share = cells.choose(list(pieces), [place.extent for place in places])
+    grids, share = cells.choose(list(pieces), places)
     if share > _CLEARLY_MORE:
         return _gaps(pieces, places)
     classed = _cells(pieces, grids)
@@ -124,7 +102,7 @@ def decode(block: Block, places: Sequence[Place], data: memoryview) -> list[Posi
         ]
     if stream.codec == "cells":
         frames = Frames(stream, data, count=4 + cells.BANDS, what=_WHAT)
-        return cells.decode(cells.Header(**parameters), frames, [place.extent for place in places], what=_WHAT)
+        return cells.decode(cells.Header(**parameters), frames, places, what=_WHAT)
     spans = _spans(places, parameters["shifts"])
     if parameters["high_size"] > gaps.high_limit(spans):
         raise FormatError(f"{_WHAT}: high_size {parameters['high_size']} is more than these pieces can need")
@@ -144,7 +122,7 @@ def decoded_bytes(block: Block, places: Sequence[Place]) -> int:
         return sum(place.entries for place in places if place.nnz) + (1 << 24)
     if block.positions.codec == "cells":
         header = cells.Header(**parameters)
-        return 9 * sum(header.high_sizes) + cells.decoded_bytes(header, [place.extent for place in places])
+        return 9 * sum(header.high_sizes) + cells.decoded_bytes(header, places)
     lows = (place.nnz * shift for place, shift in zip(places, parameters["shifts"], strict=True))
     return int(parameters["high_size"]) * 9 + 17 * max(lows, default=0)
 

@@ -1,7 +1,6 @@
 """Bytes to SparseTaskVector (SPEC). From any bytes at all: a task, or FormatError."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,14 +11,15 @@ import numpy as np
 from sparsetv.arrays import Bytes
 from sparsetv.container import layout
 from sparsetv.container.blocks import Scoped, Slice, decode_block, decoded_bytes
-from sparsetv.container.frames import content_size, decompress
-from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH, Limits
+from sparsetv.container.envelope import open_manifest
+from sparsetv.container.frames import decompress
+from sparsetv.container.limits import Limits
 from sparsetv.container.manifest import MAJOR, Manifest
 from sparsetv.container.manifest_parse import from_json
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
 from sparsetv.errors import FormatError, LimitError
 from sparsetv.task_vector import Extra, Probe, SparseTaskVector
-from sparsetv.wire import canonical
+from sparsetv.wire.fields import check_version
 from sparsetv.wire.header import Header, header_size, parse_header
 
 _THREADS = 2
@@ -120,30 +120,13 @@ def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manife
         raise FormatError(f"{what}: a lossless archive, no sparsetv task; get its checkpoint back with `restore`")
     if header.metadata.get("format") != "sparsetv":
         raise FormatError(f"{what}: a safetensors file, but no sparsetv task; is it a model's weights?")
-    version = header.metadata.get("version", "")
-    major = version.split(".")[0]
-    if not re.fullmatch(r"[0-9]{1,5}\.[0-9]{1,5}", version):
-        raise FormatError(f"{what}: version {version!r} is not MAJOR.MINOR")
-    if int(major) > MAJOR:
-        raise FormatError(f"{what}: format version {version}, this sparsetv reads up to {MAJOR}.x; update it")
+    with _naming(what):
+        check_version(header.metadata.get("version", ""), major=MAJOR, kind="format version")
     if layout.MANIFEST not in parts:
         raise FormatError(f"{what}: stored tensor {layout.MANIFEST} is missing")
-    frame = parts[layout.MANIFEST]
-    if hashlib.sha256(frame).hexdigest() != header.metadata.get("manifest_sha256"):
-        raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
-    text = _manifest_text(frame, what)
-    value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)
-    if canonical.dumps(value, what=f"{what}: manifest") != text:
-        raise FormatError(f"{what}: manifest is not in canonical form")
+    value = open_manifest(parts[layout.MANIFEST], sha256=header.metadata.get("manifest_sha256"), what=what)
     with _naming(what):
         return from_json(value)
-
-
-def _manifest_text(frame: memoryview, what: str) -> bytes:
-    size = content_size(frame, what=f"{what}: manifest")
-    if not 0 < size <= MANIFEST_BYTES:
-        raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")
-    return decompress(frame, size=size, what=f"{what}: manifest").tobytes()
 
 
 def _check_header(raw: bytes, manifest: Manifest, parts: dict[str, memoryview], what: str) -> None:

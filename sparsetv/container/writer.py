@@ -6,21 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import zstandard
 
 from sparsetv import __version__
 from sparsetv.arrays import Bytes
 from sparsetv.container import layout
 from sparsetv.container.blocks import Coded, cut, encode_block, tensor_starts
+from sparsetv.container.envelope import seal_manifest
 from sparsetv.container.frames import compress
-from sparsetv.container.limits import MANIFEST_BYTES
-from sparsetv.container.manifest import FEATURES, OLDEST, VERSION, ExtraEntry, FileEntry, Manifest, ProbeEntry
+from sparsetv.container.manifest import (
+    FEATURES,
+    OLDEST,
+    VERSION,
+    ExtraEntry,
+    FileEntry,
+    Manifest,
+    ProbeEntry,
+    codecs_of,
+)
 from sparsetv.container.manifest_json import to_json
 from sparsetv.container.manifest_parse import from_json
 from sparsetv.csr import SparseTensor
-from sparsetv.errors import LimitError, NonFiniteError
+from sparsetv.errors import NonFiniteError
 from sparsetv.task_vector import Probe, SparseTaskVector
-from sparsetv.wire import canonical
 
 _THREADS = 2
 _NO_DIGEST = hashlib.sha256().hexdigest()
@@ -109,11 +116,8 @@ def _assemble(
         part = payload[name]
         payload_hash.update(part.data if isinstance(part, np.ndarray) else part)
     manifest = replace(draft, payload_sha256=payload_hash.hexdigest())
-    text = canonical.dumps(to_json(manifest))
-    if len(text) > MANIFEST_BYTES:
-        raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
-    from_json(canonical.loads(text, what="manifest", depth=12))
-    frame = zstandard.ZstdCompressor(level=19, write_checksum=True, write_content_size=True).compress(text)
+    frame, value = seal_manifest(to_json(manifest))
+    from_json(value)
     stored = layout.stored_tensors(manifest, manifest_bytes=len(frame), files_bytes=files_bytes)
     header = layout.header(stored, manifest_sha256=hashlib.sha256(frame).hexdigest(), version=manifest.version)
     parts = [frame if item.name == layout.MANIFEST else payload[item.name] for item in stored]
@@ -122,8 +126,7 @@ def _assemble(
 
 def _manifest(task: SparseTaskVector, coded: list[Coded], *, digest: str, payload_sha256: str) -> Manifest:
     index = {name: number for number, name in enumerate(task.base.names)}
-    used = {stream.codec for item in coded for stream in (item.block.positions, item.block.values)}
-    required = tuple(sorted(used & set(FEATURES)))
+    required = tuple(sorted(codecs_of(item.block for item in coded) & set(FEATURES)))
     return Manifest(
         name=task.name,
         digest=digest,

@@ -11,11 +11,10 @@ from sparsetv.archive.plan import make_plan
 from sparsetv.archive.writer import Writer
 from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
-from sparsetv.container.names import check_component
 from sparsetv.difference import task_vector
-from sparsetv.errors import FormatError, OutputError, UsageError
+from sparsetv.errors import OutputError
 from sparsetv.jobs.archived import ArchiveSummary, check_base, inspect_archive, restored, summarise
-from sparsetv.jobs.outputs import check_apart, locked
+from sparsetv.jobs.outputs import check_apart, check_file, check_name, locked
 from sparsetv.progress import Progress, counter
 
 
@@ -47,8 +46,8 @@ def archive_to(
     Cost:
         One pass over both checkpoints; memory of a few chunks, whatever the model's size.
     """
-    _check_output(Path(output))
-    chosen = _name(name or Path(output).stem)
+    check_file(output, is_own=is_archive, kind="archive")
+    chosen = check_name(name or Path(output).stem)
     vector = task_vector(open_checkpoint(base), open_checkpoint(finetuned), prefix=prefix)
     plan = make_plan(vector)
     for file, reason in plan.left_out:
@@ -71,19 +70,6 @@ def _unchanged(parts: Iterator[bytes], *sides: Checkpoint) -> Iterator[bytes]:
     yield from parts
     for side in sides:
         side.check_unchanged()
-
-
-def _check_output(output: Path) -> None:
-    atomic.check_writable(output)
-    if output.exists() and not is_archive(output):
-        raise OutputError(f"{output}: exists and is no archive; choose another output, or remove it first")
-
-
-def _name(name: str) -> str:
-    try:
-        return check_component(name, what="task name")
-    except FormatError as error:
-        raise UsageError(f"{error}; pass another with --name") from None
 
 
 def restore(

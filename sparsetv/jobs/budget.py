@@ -9,22 +9,22 @@ import numpy as np
 
 from sparsetv.budget.ask import Ask
 from sparsetv.budget.candidates import Candidates, collect, sample
-from sparsetv.budget.cut import energy
+from sparsetv.budget.cut import above, energy
 from sparsetv.budget.fit import LEAST_FULL, Fitted, Stock, Tensors, fit
 from sparsetv.budget.histogram import Histograms, Reals
-from sparsetv.budget.rate import solve, threshold
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.container.writer import measure
 from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.errors import UsageError
 from sparsetv.jobs.options import PackOptions
+from sparsetv.localize import ranking
 from sparsetv.packing.gather import gather_tensor
 from sparsetv.progress import Progress
 from sparsetv.quantize.named import quantize
 from sparsetv.task_vector import Budget, Norms, SparseTaskVector
 
-ALLOCATIONS = ("global", "tensor", "balanced")
+ALLOCATIONS = (*ranking.ALLOCATIONS, "balanced")
 """What a squared error counts: the same everywhere, over the tensor's mean square, or over the root of that."""
 
 _GUESS = {"exact": 28.0, "f16": 17.0, "bf16": 14.0, "q8": 12.0, "q4": 10.5, "q2": 8.5, "sign": 7.5}
@@ -94,14 +94,14 @@ def pack_within(
         UsageError: The options contradict each other.
     """
     search = _Search.of(vector, names, options, draft, reserve)
-    if search.may_hold_all:
-        whole = search.candidates(math.inf, progress)
-        task = draft(_exact(vector, whole), whole.norms)
+    whole = search.candidates(math.inf, progress) if search.may_hold_all else None
+    if whole is not None:
+        task = draft(_exact(vector, whole.tensors), whole.norms)
         if search.size(task) <= search.limit:
             task = replace(task, recipe=replace(task.recipe, values="exact"))
             return search.marked(task, search.size(without_entries(task)), 1.0)
     for margin in _MARGINS:
-        found = search.candidates(margin, progress)
+        found = search.candidates(margin, progress, whole=whole)
         fitted = search.fit(found)
         if fitted.size >= LEAST_FULL * search.limit:
             break
@@ -158,28 +158,33 @@ class _Search:
         changed = float(self.guessed.counts[:, 0].sum())
         return self.options.values is None and changed * _CHANGED < self.room
 
-    def candidates(self, margin: float, progress: Progress | None) -> Candidates:
-        """Entries that a budget `margin` times as large would keep, by the sample, and a little more."""
-        values, bound = self.options.values, np.zeros(len(self.names))
-        if math.isfinite(margin) and values is None:
-            bound = solve(self.guessed, self.entries, self.weights, bits=self.room * margin).least * _SPARE
-        elif math.isfinite(margin) and values is not None:
-            kept = self.room * margin / _GUESS[values]
-            bound = threshold(self.guessed, self.weights, kept=kept, each=_GUESS[values]).least * _SPARE
+    def candidates(self, margin: float, progress: Progress | None, *, whole: Candidates | None = None) -> Candidates:
+        """Entries that a budget `margin` times as large would keep, by the sample, and a little more.
+
+        They are taken out of all that changed, where that was read before.
+        """
+        bound = np.zeros(len(self.names))
+        if math.isfinite(margin):
+            bound = self._stock({}).plan(self.guessed, self.room * margin).least * _SPARE
         least = np.where(np.isfinite(bound), bound, self.guessed.top())
-        return collect(self.vector, dict(zip(self.names, least.tolist(), strict=True)), progress=progress)
+        bounds = dict(zip(self.names, least.tolist(), strict=True))
+        if whole is not None:
+            return replace(whole, tensors={name: above(whole.tensors[name], bounds[name]) for name in bounds})
+        return collect(self.vector, bounds, progress=progress)
 
     def fit(self, found: Candidates) -> Fitted:
         """What of the candidates fills the file."""
+        return fit(self._stock(found.tensors), lambda some: self.size(self.draft(some, found.norms)), limit=self.limit)
+
+    def _stock(self, tensors: Tensors) -> Stock:
         values = self.options.values
+        if values is None:
+            return Stock(tensors, self.entries, self.weights)
 
         def stored(some: Tensors) -> Tensors:
-            return quantize(_exact(self.vector, Candidates(some, found.norms)), str(values))
+            return quantize(_exact(self.vector, some), values)
 
-        stock = Stock(found.tensors, self.entries, self.weights)
-        if values is not None:
-            stock = replace(stock, quantize=stored, guess=_GUESS[values])
-        return fit(stock, lambda some: self.size(self.draft(some, found.norms)), limit=self.limit)
+        return Stock(tensors, self.entries, self.weights, stored, _GUESS[values])
 
     def size(self, task: SparseTaskVector) -> int:
         """Bytes of a task's file when all is in it, a few too many."""
@@ -216,8 +221,8 @@ def share_kept(task: SparseTaskVector, exact: Mapping[str, SparseTensor]) -> flo
     return energy(task.tensors, deltas, math.fsum(norm.l2**2 for norm in task.norms.values()))
 
 
-def _exact(vector: TaskVector, found: Candidates) -> Tensors:
-    return {name: gather_tensor(vector, name, tensor.positions) for name, tensor in found.tensors.items()}
+def _exact(vector: TaskVector, tensors: Tensors) -> Tensors:
+    return {name: gather_tensor(vector, name, tensor.positions) for name, tensor in tensors.items()}
 
 
 def without_entries(task: SparseTaskVector) -> SparseTaskVector:

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.weights import Carrier
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import WEIGHT_DTYPES
-from sparsetv.errors import CheckpointError, DensityError, OutputError, UsageError
+from sparsetv.errors import CheckpointError, DensityError, UsageError
 from sparsetv.jobs.learning import RANDOM, Learn, make_objective
 from sparsetv.jobs.options import PackOptions
+from sparsetv.jobs.outputs import check_file
 from sparsetv.localize.measure import localized
 from sparsetv.localize.names import LEARNING, check_settings, run_localizer
 from sparsetv.localize.problem import Localized, Problem
@@ -48,9 +48,7 @@ def find_mask(
     """
     chosen = options or PackOptions()
     if output is not None:
-        check_writable(output)
-        if Path(output).exists() and not is_mask_file(output):
-            raise OutputError(f"{output}: exists and is no mask file; choose another output, or remove it first")
+        check_file(output, is_own=is_mask_file, kind="mask file")
     vector = open_pair(base, finetuned, prefix=chosen.prefix)
     names = scope_names(vector, chosen.covered)
     found = choose_mask(vector, names, carry(vector, names, name="task"), chosen, progress=progress)

@@ -1,15 +1,39 @@
-"""Directories that jobs write: apart from what they read, and by one process at a time."""
+"""What jobs may write: names, files in place of their own kind alone, directories apart from what is read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsetv.atomic import remove_leftovers
+from sparsetv.atomic import check_writable, remove_leftovers
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.record import ROOM
-from sparsetv.errors import BusyError, OutputError
+from sparsetv.container.names import check_component
+from sparsetv.errors import BusyError, FormatError, OutputError, UsageError
+
+
+def check_name(name: str) -> str:
+    """Return a task's name.
+
+    Raises:
+        UsageError: No file may carry it.
+    """
+    try:
+        return check_component(name, what="task name")
+    except FormatError as error:
+        raise UsageError(f"{error}; pass another with --name") from None
+
+
+def check_file(output: Path | str, *, is_own: Callable[[Path | str], bool], kind: str) -> None:
+    """Refuse an output file that cannot be written, or that would replace one of another kind.
+
+    Raises:
+        OutputError: It is such a file.
+    """
+    check_writable(output)
+    if Path(output).exists() and not is_own(output):
+        raise OutputError(f"{output}: exists and is no {kind}; choose another output, or remove it first")
 
 
 def check_apart(target: Path, base: Checkpoint) -> None:

@@ -5,16 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from sparsetv.atomic import check_writable
 from sparsetv.checkpoint.reading import Checkpoint
-from sparsetv.container.names import check_component
 from sparsetv.csr import SparseTensor
 from sparsetv.difference import TaskVector
-from sparsetv.errors import FormatError, OutputError, ProbeError, UsageError
+from sparsetv.errors import ProbeError, UsageError
 from sparsetv.fingerprint import TensorIdentity, fingerprint
 from sparsetv.jobs.budget import Draft, marked, pack_within, spread
 from sparsetv.jobs.localize import choose_mask, open_pair, scope_names, tail_names, with_tail
 from sparsetv.jobs.options import PackOptions, RefitOptions
+from sparsetv.jobs.outputs import check_file, check_name
 from sparsetv.packing.carried import Carried, carry
 from sparsetv.packing.gather import gather
 from sparsetv.packing.outside import changed_outside
@@ -145,9 +144,7 @@ def pack_to(
     Raises:
         OutputError: The file cannot be written, or exists and is no task file.
     """
-    check_writable(output)
-    if Path(output).exists() and not is_task_file(output):
-        raise OutputError(f"{output}: exists and is no task file; choose another output, or remove it first")
+    check_file(output, is_own=is_task_file, kind="task file")
     task = pack_files(base, finetuned, name=name or Path(output).stem, options=options, progress=progress, note=note)
     write_task(output, task)
     return task
@@ -174,7 +171,7 @@ def pack_vector(
         reserve: With a budget, bytes that are yet to come.
         progress: Reports entries read.
     """
-    _check_name(name)
+    check_name(name)
     check_values(options.values or "exact")
     names = scope_names(vector, options.covered)
     carried = carry(vector, names, name=name)
@@ -186,8 +183,8 @@ def pack_vector(
         def draft(tensors: Mapping[str, SparseTensor], norms: Mapping[str, Norms]) -> SparseTaskVector:
             if not outside:
                 outside.append(changed_outside(vector, tensors, norms))
-            task = _assemble(vector, carried, options, tensors, norms, identities.result())
-            return replace(task, finetuned=replace(carried.finetuned, outside=outside[0]))
+            told = replace(carried, finetuned=replace(carried.finetuned, outside=outside[0]))
+            return _assemble(vector.base, told, options, tensors, norms, identities.result())
 
         if options.budget is not None:
             if options.refit is not None and options.refit.tail:
@@ -220,19 +217,12 @@ def _pack_mask(
     return replace(task, drawn=drawn, recipe=replace(task.recipe, density=asked))
 
 
-def _check_name(name: str) -> None:
-    try:
-        check_component(name, what="task name")
-    except FormatError as error:
-        raise UsageError(f"{error}; pass another with --name") from None
-
-
 def _identities(base: Checkpoint) -> list[TensorIdentity]:
     return [base.identity(name) for name in base.names]
 
 
 def _assemble(
-    vector: TaskVector,
+    base: Checkpoint,
     carried: Carried,
     options: PackOptions,
     tensors: Mapping[str, SparseTensor],
@@ -240,16 +230,11 @@ def _assemble(
     identities: list[TensorIdentity],
 ) -> SparseTaskVector:
     names = sorted(tensors)
-    base = fingerprint(
-        identities,
-        touched=[key for key in names if tensors[key].nnz],
-        repo=vector.base.location.repo,
-        commit=vector.base.location.commit,
-    )
+    touched = [key for key in names if tensors[key].nnz]
     kept, entries = sum(tensors[key].nnz for key in names), sum(tensors[key].numel for key in names)
     return SparseTaskVector(
         name=carried.name,
-        base=base,
+        base=fingerprint(identities, touched=touched, repo=base.location.repo, commit=base.location.commit),
         tensors={key: tensors[key] for key in names},
         norms={key: norms[key] for key in names},
         extras=carried.extras,

@@ -110,7 +110,6 @@ class _Trainer:
     """Models, batches and a loss for the values of one task."""
 
     vector: TaskVector
-    options: PackOptions
     how: RefitOptions
     probe: Probe
     body: "Body"
@@ -126,7 +125,7 @@ class _Trainer:
             data=how.data, shots=how.shots, target="finetuned", batch_size=how.batch_size, batches=how.steps,
         )  # fmt: skip
         objective = make_objective(vector, task, learn, seed=options.seed)
-        return cls(vector, options, how, task.probe, Body(vector.base, tuple(task.tensors), objective))
+        return cls(vector, how, task.probe, Body(vector.base, tuple(task.tensors), objective))
 
     def run(
         self,

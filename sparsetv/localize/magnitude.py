@@ -1,16 +1,14 @@
 """Dataless localization: the k entries of largest |delta| over the whole scope, in one streaming pass."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsetv.arrays import Positions
-from sparsetv.difference import Chunk, TaskVector
-from sparsetv.localize.measure import refuse_non_finite
+from sparsetv.difference import Chunk, TaskVector, refuse_non_finite
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.localize.ranking import groups
 from sparsetv.localize.topk import LargestK
@@ -18,8 +16,8 @@ from sparsetv.masks import Mask
 from sparsetv.norms import NormSum, Sums, partial_sums
 from sparsetv.progress import counter
 from sparsetv.task_vector import Norms
+from sparsetv.threads import in_order
 
-_THREADS = 2
 _SAMPLED = 4096
 _MARGIN = 1.15
 _INFINITY = np.uint32(0x7F80_0000)
@@ -110,20 +108,10 @@ def _scan(
     sums = [NormSum() for _ in names]
     number = {name: index for index, name in enumerate(names)}
     chunks = (chunk for name in names for chunk in vector.chunks(name))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for seen in _ordered(pool, chunks, best):
-            index = number[seen.chunk.name]
-            refuse_non_finite(seen.chunk, seen.where[seen.bits >= _INFINITY])
-            sums[index].add(seen.sums)
-            best.offer(seen.where + (starts[index] + seen.chunk.start), seen.bits)
-            report(len(seen.chunk))
+    for seen in in_order(partial(_look, chunk, best.floor) for chunk in chunks):
+        index = number[seen.chunk.name]
+        refuse_non_finite(seen.chunk, seen.where[seen.bits >= _INFINITY])
+        sums[index].add(seen.sums)
+        best.offer(seen.where + (starts[index] + seen.chunk.start), seen.bits)
+        report(len(seen.chunk))
     return best.result(), sums
-
-
-def _ordered(pool: ThreadPoolExecutor, chunks: Iterator[Chunk], best: LargestK) -> Iterator[_Seen]:
-    """Look at chunks in threads and give what they hold in order; a few chunks are under way at a time."""
-    waiting = [pool.submit(_look, chunk, best.floor) for chunk in islice(chunks, 4 * _THREADS)]
-    while waiting:
-        seen = waiting.pop(0).result()
-        waiting.extend(pool.submit(_look, chunk, best.floor) for chunk in islice(chunks, 1))
-        yield seen

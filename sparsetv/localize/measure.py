@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparsetv.arrays import Positions
-from sparsetv.difference import Chunk, TaskVector
-from sparsetv.errors import DensityError, NonFiniteError
+from sparsetv.difference import Chunk, TaskVector, refuse_non_finite
+from sparsetv.errors import DensityError
 from sparsetv.localize.problem import Localized, Problem
 from sparsetv.masks import Mask
 from sparsetv.norms import NormSum, Sums, partial_sums
@@ -50,16 +50,3 @@ def _sums(chunk: Chunk) -> Sums:
     refuse_non_finite(chunk, np.flatnonzero(~np.isfinite(magnitudes)))
     with np.errstate(over="ignore", invalid="ignore"):
         return partial_sums(magnitudes)
-
-
-def refuse_non_finite(chunk: Chunk, bad: Positions) -> None:
-    """Raise if a chunk has entries at `bad`, counted from its start, that are no finite numbers.
-
-    Raises:
-        NonFiniteError: It has.
-    """
-    if len(bad):
-        raise NonFiniteError(
-            f"{chunk.name}: fine-tuned minus base is NaN or infinite at position {chunk.start + int(bad[0])}; "
-            "repair the checkpoint or leave the tensor out with `--scope '!NAME'`"
-        )

@@ -1,6 +1,7 @@
 """Typed access to parsed JSON: each wrong type, sign or length is a FormatError that names its place."""
 
 import math
+import re
 from typing import Any
 
 from sparsetv.errors import FormatError
@@ -131,3 +132,21 @@ def as_shape(value: Any, *, where: str) -> tuple[int, ...]:
     if len(shape) > DIMENSIONS or math.prod(shape) >= 1 << 62:
         raise FormatError(f"{where}: shape {shape} is too large")
     return shape
+
+
+def check_version(version: str, *, major: int, kind: str) -> str:
+    """Return MAJOR.MINOR that a reader of `major` can read.
+
+    Args:
+        version: What a file says.
+        major: The newest major version that the reader knows.
+        kind: What the version is of, for the message.
+
+    Raises:
+        FormatError: It is no version, or a newer one.
+    """
+    if not re.fullmatch(r"[0-9]{1,5}\.[0-9]{1,5}", version):
+        raise FormatError(f"version {version!r} is not MAJOR.MINOR")
+    if int(version.partition(".")[0]) > major:
+        raise FormatError(f"{kind} {version}, this sparsetv reads up to {major}.x; update it")
+    return version

@@ -1,0 +1,44 @@
+"""The manifest as a frame, in task files and archives alike (SPEC 3.1 and 5)."""
+
+import hashlib
+from typing import Any
+
+from sparsetv.container.frames import compress_hard, content_size, decompress
+from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
+from sparsetv.errors import FormatError, LimitError
+from sparsetv.wire import canonical
+
+
+def seal_manifest(value: dict[str, Any]) -> tuple[bytes, Any]:
+    """(frame, the value as a reader will find it).
+
+    Raises:
+        LimitError: The manifest would be longer than SPEC 3.1 allows.
+    """
+    text = canonical.dumps(value)
+    if len(text) > MANIFEST_BYTES:
+        raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
+    return compress_hard(text), canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH)
+
+
+def open_manifest(frame: memoryview, *, sha256: str | None, what: str) -> Any:
+    """The JSON value of a manifest's frame.
+
+    Args:
+        frame: The frame.
+        sha256: Its SHA-256, as the file's header says.
+        what: The file, for messages.
+
+    Raises:
+        FormatError: The hash is another, or it is no frame of canonical JSON.
+    """
+    if hashlib.sha256(frame).hexdigest() != sha256:
+        raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
+    size = content_size(frame, what=f"{what}: manifest")
+    if not 0 < size <= MANIFEST_BYTES:
+        raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")
+    text = decompress(frame, size=size, what=f"{what}: manifest").tobytes()
+    value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)
+    if canonical.dumps(value, what=f"{what}: manifest") != text:
+        raise FormatError(f"{what}: manifest is not in canonical form")
+    return value
