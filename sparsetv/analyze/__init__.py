@@ -1,0 +1,1 @@
+"""Where masks fall, and what tasks share."""

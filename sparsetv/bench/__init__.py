@@ -1,0 +1,1 @@
+"""Measuring storage, recovery, merging, continual addition and time over anybody's base, fine-tunes and data."""

@@ -1,0 +1,1 @@
+"""Dense merging of whole fine-tunes: what sparse stitching is measured against."""
