@@ -40,7 +40,8 @@ def encode(
         limit = fit_length(model, processor, max_length)
         return [_causal(processor, part, limit) for part in parts]
     if examples and examples[0].kind == "image":
-        return [{**_images(processor, part), **_labels(model, part)} for part in parts]
+        mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
+        return [{**_images(processor, part, mode), **_labels(model, part)} for part in parts]
     limit = fit_length(model, processor, max_length)
     return [{**_texts(processor, part, limit), **_labels(model, part)} for part in parts]
 
@@ -109,7 +110,8 @@ def _causal(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Bat
     }
 
 
-def _images(processor: Any, examples: Sequence[Example]) -> Batch:
+def _images(processor: Any, examples: Sequence[Example], mode: str) -> Batch:
+    """Pixels of image files, in grey (`L`) or in colour (`RGB`) whatever the files hold."""
     try:
         from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  an extra
     except ImportError:
@@ -121,7 +123,7 @@ def _images(processor: Any, examples: Sequence[Example]) -> Batch:
             raise NotFoundError(f"{path}: no such image")
         try:
             with Image.open(path) as image:
-                opened.append(image.convert("RGB"))
+                opened.append(image.convert(mode))
         except (UnidentifiedImageError, OSError) as error:
             raise FormatError(f"{path}: cannot be read as an image ({error})") from None
     return {"pixel_values": processor(images=opened, return_tensors="pt")["pixel_values"]}
