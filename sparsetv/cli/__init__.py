@@ -6,6 +6,7 @@ import sys
 import click
 
 from sparsetv import __version__
+from sparsetv.cli.bench import bench
 from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.evaluate import evaluate
@@ -37,7 +38,7 @@ def group() -> None:
     """
 
 
-for command in (pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, demo):
+for command in (pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, bench, demo):
     group.add_command(command)
 
 

@@ -62,7 +62,7 @@ def stitch(
         raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = read_tasks(tasks)
     view = base_of(checkpoint, other_files(checkpoint.location.directory))
-    active = _activate(view, loaded, chosen, rule, progress)
+    active = activate(view, loaded, chosen, rule, progress)
     with locked(target):
         record = write_stitched(
             view,
@@ -139,7 +139,7 @@ def _change(
         base = stitched.base()
         weights = {**{task.name: known.get(task.name, 1.0) for task in live}, **weights}
         asked = StitchOptions(scale=record.scale, weights=weights, fit=fit or {})
-        chosen = _activate(base, live, asked, record.combination, progress)
+        chosen = activate(base, live, asked, record.combination, progress)
         digests = {member.name: member.digest for member in record.members if member.name not in out}
         after = mix(chosen, rule=record.combination, scale=record.scale, digests=digests)
         return write_stitched(
@@ -163,10 +163,18 @@ def _chosen(path: Path, present: Sequence[str], patterns: Sequence[str]) -> set[
     return chosen
 
 
-def _activate(
+def activate(
     base: Base, tasks: Sequence[SparseTaskVector], asked: StitchOptions, rule: Rule, progress: Progress | None
 ) -> list[Active]:
-    """Tasks with their numbers."""
+    """Tasks with the numbers that they enter with, found as `stitch` finds them.
+
+    Args:
+        base: The base.
+        tasks: Tasks of it.
+        asked: Scale, weights, and examples to fit to.
+        rule: How they combine.
+        progress: Reports steps where models are run.
+    """
     weights, scale = asked.weights, asked.scale
     unknown = sorted(set(weights) - {task.name for task in tasks})
     if unknown:

@@ -1,0 +1,124 @@
+"""What all experiments share: the suite's models and files, made once, and what results say of where they are from."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsetv.bench.kinds import options_of
+from sparsetv.bench.machine import machine
+from sparsetv.bench.subject import Subject, Tensors, checkpoint_files
+from sparsetv.bench.suite import Suite
+from sparsetv.jobs.pack import pack_files
+from sparsetv.progress import Progress
+from sparsetv.results import Recorder
+from sparsetv.task_vector import SparseTaskVector
+from sparsetv.taskfile import read_task, write_task
+
+_HASHED = 1 << 22
+
+
+@dataclass(slots=True)
+class Lab:
+    """A suite in a room.
+
+    Attributes:
+        suite: What is measured.
+        room: Folder of results; task files in `files/`.
+        limit: Most test examples per task; None for all.
+        device: Where models run.
+        progress: Reports work under way.
+        say: Told what was measured.
+    """
+
+    suite: Suite
+    room: Path
+    limit: int | None = None
+    device: str = "auto"
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _text: None
+    _subjects: dict[str, Subject] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict)
+
+    def recorder(self, bench: str) -> Recorder:
+        """The file of an experiment's results."""
+        header = {"bench": bench, "suite": self._told(), "settings": {"limit": self.limit}, "machine": machine()}
+        return Recorder(self.room / f"{bench}.jsonl", header)
+
+    def subject(self, name: str) -> Subject:
+        """A fine-tune's live model; kept."""
+        if name not in self._subjects:
+            self._subjects[name] = Subject(self.suite, self.suite.task(name), device=self.device, limit=self.limit)
+        return self._subjects[name]
+
+    def file(self, name: str, kind: str) -> Path:
+        """Where the packed file of a kind lies."""
+        return self.room / "files" / f"{name}-{kind.replace('%', '').replace(' ', '-')}.stv"
+
+    def packed(self, name: str, kind: str) -> SparseTaskVector:
+        """The task of a packed file, which is made where it is missing."""
+        path = self.file(name, kind)
+        if not path.exists():
+            task = self.suite.task(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            options = options_of(kind, self.suite, task, device=self.device)
+            made = pack_files(self.suite.base, task.finetuned, name=name, options=options, progress=self.progress)
+            write_task(path, made)
+        return read_task(path)
+
+    def shared(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Base names of the tensors that all these fine-tunes have."""
+        sets = [set(self.subject(name).names) for name in names]
+        return tuple(sorted(set.intersection(*sets)))
+
+    def vectors(self, names: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+        """Task vectors over the tensors that all have, float32."""
+        shared = self.shared(names)
+        return [self.subject(name).deltas(shared) for name in names]
+
+    def validate(self, deltas: Mapping[str, Tensors]) -> float:
+        """Mean score per task on validation examples, each task with its own deltas."""
+        scores = [self.subject(name).score(own, part="validation") for name, own in deltas.items()]
+        return sum(scores) / len(scores)
+
+    def _told(self) -> dict[str, Any]:
+        """The suite as results name it: no paths of this machine."""
+        suite, tasks = self.suite, []
+        for task in suite.tasks:
+            told = asdict(task) | {"finetuned": _plain(task.finetuned, parts=1)}
+            told |= {"train": _plain(task.train, parts=2), "test": _plain(task.test, parts=2)}
+            tasks.append(
+                {**{key: value for key, value in told.items() if value}, "sha256": self._sha256(task.finetuned)}
+            )
+        return {
+            "name": suite.name,
+            "about": suite.about,
+            "base": {"name": _plain(suite.base, parts=1), "sha256": self._sha256(suite.base)},
+            "tasks": tasks,
+            "merged": list(suite.merged),
+            "groups": {key: list(names) for key, names in suite.groups.items()},
+            "max_length": suite.max_length,
+            "precision": suite.precision,
+            "seed": suite.seed,
+            "paper": dict(suite.paper),
+        }
+
+    def _sha256(self, source: str) -> str:
+        """Hash of a checkpoint's weight files."""
+        if source not in self._digests:
+            total = hashlib.sha256()
+            for path in checkpoint_files(source):
+                with path.open("rb") as file:
+                    while piece := file.read(_HASHED):
+                        total.update(piece)
+            self._digests[source] = total.hexdigest()
+        return self._digests[source]
+
+
+def _plain(source: str, *, parts: int) -> str:
+    """The last parts of a path, which is all that it says on another machine; a hub's name as it stands."""
+    path = Path(source)
+    return "/".join(path.parts[-parts:]) if source and path.exists() else source

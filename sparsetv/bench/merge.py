@@ -1,0 +1,100 @@
+"""Experiment: several fine-tunes in one body, by every method, each task under its own head (Tables 2, 4 and 5)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from sparsetv.bench.lab import Lab
+from sparsetv.bench.method import Merged, Method
+from sparsetv.bench.methods import choose
+from sparsetv.errors import UsageError
+from sparsetv.results import Recorder, Row
+
+Of = Mapping[str, Any]
+
+
+def merge(lab: Lab, *, methods: Sequence[str] = ()) -> None:
+    """Merge the suite's tasks by every method; rows `{set, method, task}` in `merge.jsonl`."""
+    merge_set(lab, lab.recorder("merge"), {"set": "all"}, checked(lab), choose(methods))
+
+
+def groups(lab: Lab, *, methods: Sequence[str] = ()) -> None:
+    """Merge the suite's groups, such as similar and dissimilar tasks (Table 6); rows as in `merge.jsonl`.
+
+    Raises:
+        UsageError: The suite has no groups.
+    """
+    if not lab.suite.groups:
+        raise UsageError(f"suite {lab.suite.name} has no [groups] of tasks")
+    chosen = choose(methods, default=("average", "arithmetic", "ties", "arithmetic-tuned", "ties-tuned", "stitch-5",
+                                      "stitch-5-scaled", "stitch-5-joint", "stitch-learned"))  # fmt: skip
+    recorder = lab.recorder("groups")
+    for name, members in lab.suite.groups.items():
+        merge_set(lab, recorder, {"set": name}, members, chosen)
+
+
+def checked(lab: Lab) -> tuple[str, ...]:
+    """Names of the tasks that are merged.
+
+    Raises:
+        UsageError: There are fewer than two.
+    """
+    if len(lab.suite.merged) < 2:
+        raise UsageError(f"suite {lab.suite.name} merges {len(lab.suite.merged)} tasks; two or more are needed")
+    return lab.suite.merged
+
+
+def merge_set(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], methods: Mapping[str, Method]) -> None:
+    """Measure one set of tasks: base, fine-tunes, and each method."""
+    references(lab, recorder, of, names)
+    for key, method in methods.items():
+        merged = Once(partial(method.make, lab, names))
+        told = {"label": method.label, "data": method.data, "group": method.group}
+        measure(lab, recorder, {**of, "method": key}, names, merged, told)
+
+
+def references(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str]) -> None:
+    """Rows of the base under each task's head, and of each fine-tune."""
+    for name in names:
+        subject = lab.subject(name)
+        for key, value in (("base", lambda s=subject: s.floor), ("finetuned", lambda s=subject: s.ceiling)):
+            recorder.measure({**of, "method": key, "task": name}, lambda v=value, s=subject: scored(v(), s))  # type: ignore[misc]
+
+
+class Once:
+    """A merge that is made when it is first needed."""
+
+    def __init__(self, make: Callable[[], Merged]) -> None:
+        self._make = make
+
+    @cached_property
+    def merged(self) -> Merged:
+        """What the method gives."""
+        return self._make()
+
+
+def measure(
+    lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], merge: Once, told: Mapping[str, Any]
+) -> list[Row]:
+    """A row per task with its score, and one of the method itself (task ``) with its settings and stored bytes."""
+    rows = []
+    for name in names:
+        subject = lab.subject(name)
+        rows.append(
+            recorder.measure(
+                {**of, "task": name},
+                lambda s=subject, n=name: scored(s.score(merge.merged.deltas[n]), s),  # type: ignore[misc]
+            )
+        )
+    recorder.measure(
+        {**of, "task": ""},
+        lambda: {**told, "settings": dict(merge.merged.settings), "stored_bytes": merge.merged.stored_bytes},
+    )
+    values = ", ".join(f"{row['of']['task']} {row['value']:.3f}" for row in rows)
+    lab.say(f"{', '.join(str(value) for value in of.values() if value != 'all')}: {values}")
+    return rows
+
+
+def scored(value: float, subject: Any) -> dict[str, Any]:
+    """What a row says of a score."""
+    return {"value": round(value, 6), "metric": subject.task.metric}

@@ -1,0 +1,162 @@
+"""A fine-tune as a live model whose body can be set to anything, and its score on its task's data."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from sparsetv.bench.scoring import Questions, read_questions
+from sparsetv.bench.suite import Suite, Task
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.difference import TaskVector, task_vector
+from sparsetv.dtypes import to_float32
+from sparsetv.errors import UsageError
+from sparsetv.examples.encoding import Batch, encode
+from sparsetv.examples.sampling import sample
+from sparsetv.jobs.models import find_processor, whole_model
+from sparsetv.objective.body import Body, delta_of
+from sparsetv.objective.device import find_device
+from sparsetv.objective.loss import Objective
+from sparsetv.packing.carried import carry
+from sparsetv.places.names import find_places
+
+Tensors = Mapping[str, torch.Tensor]
+"""Float32 tensors by base name: deltas, or whatever is counted per entry."""
+
+
+class Subject:
+    """One fine-tune.
+
+    Args:
+        suite: What it belongs to.
+        task: Its task.
+        device: Where its model runs.
+        limit: Most test examples that are used; None for all.
+
+    Raises:
+        ProbeError: Its model cannot be built.
+    """
+
+    def __init__(self, suite: Suite, task: Task, *, device: str = "auto", limit: int | None = None) -> None:
+        self.task, self._suite, self._limit = task, suite, limit
+        self.vector: TaskVector = task_vector(open_checkpoint(suite.base), open_checkpoint(task.finetuned))
+        self.names = self.vector.comparable()
+        self.carried = carry(self.vector, self.names, name=task.name)
+        self.device = find_device(device)
+        self.model = whole_model(self.carried, self.vector.finetuned).float().to(self.device)
+        base = self.vector.base
+        shapes = {key: base.shape(key) for key in base.names}
+        self._places = find_places(self.model, shapes, names=self.names)
+
+    def deltas(self, names: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """The task vector, float32, on the CPU, by base name; of all shared tensors where no names are given."""
+        return {name: delta_of(self.vector, name, torch.device("cpu")) for name in names or self.names}
+
+    def bases(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The base's tensors, float32, on the CPU."""
+        return {name: self._base(name) for name in names}
+
+    def score(self, deltas: Tensors | None, *, part: str = "test") -> float:
+        """The task's metric with the body at base plus deltas, 0 where none is given; of the fine-tune for None.
+
+        Args:
+            deltas: Merged minus base by base name, float32.
+            part: `test`, or `validation`: a few training examples of each class.
+        """
+        self.set(deltas)
+        return self.questions(part).score(self.model, precision=self._suite.precision)
+
+    def set(self, deltas: Tensors | None) -> None:
+        """Set the body; see `score`."""
+        with torch.no_grad():
+            for name, place in self._places.items():
+                if deltas is None:
+                    place.view.copy_(self._finetuned(name))
+                else:
+                    base = self._base(name)
+                    place.view.copy_(base + deltas[name].cpu() if name in deltas else base)
+
+    def moved(self) -> dict[str, torch.Tensor]:
+        """Where the body stands: minus the base, float32, on the CPU."""
+        return {name: place.view.detach().cpu() - self._base(name) for name, place in self._places.items()}
+
+    def body(self, batches: Sequence[Batch], names: Sequence[str]) -> Body:
+        """The model with some of its tensors free to move and be differentiated; they are the base's again."""
+        objective = Objective(self.model, batches, precision=self._suite.precision)
+        self.set({})
+        return Body(self.vector.base, names, objective)
+
+    def batches(self, part: str, *, shots: int | None, size: int = 16) -> list[Batch]:
+        """Examples as batches, in random order.
+
+        Args:
+            part: `train` or `test`.
+            shots: Examples per class; None for all.
+            size: Examples per batch.
+
+        Raises:
+            UsageError: The task has no such data, or is no classification.
+        """
+        if self.task.kind != "classify":
+            raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not {self.task.kind}")
+        chosen = sample(self.questions(part).examples, shots=shots, seed=self._suite.seed)
+        return encode(self.model, self._processor(chosen[0].kind), chosen, batch_size=size, max_length=self._length)
+
+    def questions(self, part: str) -> Questions:
+        """The examples of a part: `train`, `validation` or `test`."""
+        return {"train": self._train, "validation": self._validation, "test": self._test}[part]
+
+    @cached_property
+    def ceiling(self) -> float:
+        """Score of the fine-tune."""
+        return self.score(None)
+
+    @cached_property
+    def floor(self) -> float:
+        """Score of the base under the fine-tune's head."""
+        return self.score({})
+
+    @property
+    def _length(self) -> int:
+        return self._suite.max_length
+
+    @cached_property
+    def _train(self) -> Questions:
+        return self._read(self.task.train, "train")
+
+    @cached_property
+    def _test(self) -> Questions:
+        return self._read(self.task.test, "test").first(self._limit)
+
+    @cached_property
+    def _validation(self) -> Questions:
+        """Training examples that learning, which draws with the suite's own seed, does not draw first."""
+        return self._train.sampled(VALIDATION_SHOTS, seed=self._suite.seed + 1)
+
+    def _read(self, source: str, part: str) -> Questions:
+        if not source:
+            raise UsageError(f"{self.task.name}: the suite names no {part} data")
+        return read_questions(source, self.task, self.model, self._processor, max_length=self._length)
+
+    def _processor(self, kind: str) -> object:
+        sides = (self.vector.finetuned.location.directory, self.vector.base.location.directory)
+        return find_processor(*sides, images=kind == "image")
+
+    def _base(self, name: str) -> torch.Tensor:
+        base = self.vector.base
+        return torch.from_numpy(to_float32(base.bits(name), base.dtype(name)).copy()).reshape(base.shape(name))
+
+    def _finetuned(self, name: str) -> torch.Tensor:
+        dtype = self.vector.finetuned.dtype(self.vector.finetuned_name(name))
+        values = to_float32(self.vector.finetuned_bits(name), dtype)
+        return torch.from_numpy(values.copy()).reshape(self.vector.base.shape(name))
+
+
+VALIDATION_SHOTS = 32
+"""Training examples per class that coefficients are tuned on."""
+
+
+def checkpoint_files(source: str) -> tuple[Path, ...]:
+    """Weight files of a checkpoint."""
+    return open_checkpoint(source).location.shards
