@@ -106,3 +106,20 @@ def test_a_model_of_one_channel_gets_grey_whatever_the_file_holds(digits: tuple[
     processor = transformers.AutoImageProcessor.from_pretrained(room / "digit")
     (batch,) = encode(read_classifier(room / "digit"), processor, read_examples(tmp_path / "d.jsonl"), batch_size=1)
     assert torch.equal(batch["pixel_values"], torch.tensor(grey / 64 - 1, dtype=torch.float32)[None, None])
+
+
+SUITES = Path(__file__).parent.parent / "benchmarks" / "suites"
+
+
+def test_the_suite_of_sentences_finds_models_and_data_in_two_folders(tmp_path: Path) -> None:
+    for folder in ("models/base", "models/TREC-sgd", "data/TREC"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/TREC/test.jsonl").touch()
+    suite = read_suite(SUITES / "sentences.toml", models=tmp_path / "models", data=tmp_path / "data")
+    assert suite.base == str(tmp_path / "models/base")
+    assert suite.merged == ("CR", "SST2", "SUBJ", "TREC")
+    assert (suite.max_length, suite.precision) == (64, "bf16")
+    assert suite.groups == {"similar": ("SST2", "CR"), "dissimilar": ("SST2", "TREC", "SUBJ")}
+    alone = suite.task("TREC-sgd")
+    assert alone.finetuned == str(tmp_path / "models/TREC-sgd")
+    assert (alone.test, alone.note) == (str(tmp_path / "data/TREC/test.jsonl"), "SGD")
