@@ -1,25 +1,17 @@
-"""Dense merging of whole fine-tunes, with coefficients given or tuned on validation examples."""
+"""Dense merging by arithmetic, with coefficients given or tuned on validation examples."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.method import Merged
-from sparsetv.bench.subject import Tensors
-from sparsetv.merging.adamerging import adamerging
 from sparsetv.merging.arithmetic import arithmetic
 from sparsetv.merging.consensus import consensus
 from sparsetv.merging.dare import dare
-from sparsetv.merging.fisher import diagonal_fisher, fisher_average
-from sparsetv.merging.live import at
-from sparsetv.merging.regmean import grams, regmean
 from sparsetv.merging.tall import compressed, stored_bytes, tall_masks
 from sparsetv.merging.ties import ties
-from sparsetv.merging.vectors import mean, times, total
-from sparsetv.progress import counter
+from sparsetv.merging.vectors import Tensors, mean, times, total
 
 FACTORS = tuple(round(0.1 * step, 1) for step in range(1, 11))
 """Coefficients that are tried where there is validation data (Localize-and-Stitch, section 4.1)."""
@@ -30,24 +22,18 @@ DENSITIES = (0.1, 0.2, 0.3)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
 """Values of lambda that TALL-masks chooses from per task (arXiv:2405.07813, appendix)."""
 
-FISHER_EXAMPLES, REGMEAN_EXAMPLES = 256, 1600
-"""Examples per task (Localize-and-Stitch, section 2)."""
-
-ENTROPY_STEPS = 300
-_BATCH = 16
-
 Candidate = tuple[dict[str, Any], Callable[[], Tensors]]
 """Settings, and the merge that they give."""
 
 
-def average(lab: Lab, names: Sequence[str]) -> Merged:
+def simple_average(lab: Lab, names: Sequence[str]) -> Merged:
     """Simple average."""
-    return _one(names, mean(lab.vectors(names)))
+    return for_all(names, mean(lab.vectors(names)))
 
 
 def plain_arithmetic(lab: Lab, names: Sequence[str]) -> Merged:
     """Task arithmetic at 0.4."""
-    return _one(names, arithmetic(lab.vectors(names), factor=0.4), factor=0.4)
+    return for_all(names, arithmetic(lab.vectors(names), factor=0.4), factor=0.4)
 
 
 def tuned_arithmetic(lab: Lab, names: Sequence[str]) -> Merged:
@@ -57,7 +43,7 @@ def tuned_arithmetic(lab: Lab, names: Sequence[str]) -> Merged:
 
 def plain_ties(lab: Lab, names: Sequence[str]) -> Merged:
     """TIES, top 20 %, coefficient 1."""
-    return _one(names, ties(lab.vectors(names), density=0.2), density=0.2, factor=1.0)
+    return for_all(names, ties(lab.vectors(names), density=0.2), density=0.2, factor=1.0)
 
 
 def tuned_ties(lab: Lab, names: Sequence[str]) -> Merged:
@@ -74,13 +60,13 @@ def tuned_ties(lab: Lab, names: Sequence[str]) -> Merged:
 def plain_dare(lab: Lab, names: Sequence[str]) -> Merged:
     """DARE: a tenth of the entries at random, rescaled, then task arithmetic at 0.4."""
     merged = dare(lab.vectors(names), density=0.1, factor=0.4, seed=lab.suite.seed)
-    return _one(names, merged, density=0.1, factor=0.4)
+    return for_all(names, merged, density=0.1, factor=0.4)
 
 
 def dare_ties(lab: Lab, names: Sequence[str]) -> Merged:
     """DARE: a tenth of the entries at random, rescaled, signs elected."""
     merged = dare(lab.vectors(names), density=0.1, factor=1.0, seed=lab.suite.seed, elect=True)
-    return _one(names, merged, density=0.1, factor=1.0)
+    return for_all(names, merged, density=0.1, factor=1.0)
 
 
 def consensus_arithmetic(lab: Lab, names: Sequence[str]) -> Merged:
@@ -95,7 +81,7 @@ def consensus_ties(lab: Lab, names: Sequence[str]) -> Merged:
     return _consensus(lab, names, vectors, ties(vectors, density=0.2))
 
 
-def _consensus(lab: Lab, names: Sequence[str], vectors: list[dict[str, torch.Tensor]], merged: Tensors) -> Merged:
+def _consensus(lab: Lab, names: Sequence[str], vectors: Sequence[Tensors], merged: Tensors) -> Merged:
     masks, thresholds = _masks(lab, names, vectors, merged)
     kept = consensus(merged, masks, at_least=2, factor=1.0)
     return tuned(lab, names, _scaled(kept, thresholds=thresholds))
@@ -111,12 +97,13 @@ def tall(lab: Lab, names: Sequence[str]) -> Merged:
 
 
 def _masks(
-    lab: Lab, names: Sequence[str], vectors: list[dict[str, torch.Tensor]], merged: Tensors
-) -> tuple[list[dict[str, torch.Tensor]], dict[str, float]]:
+    lab: Lab, names: Sequence[str], vectors: Sequence[Tensors], merged: Tensors
+) -> tuple[list[Tensors], dict[str, float]]:
     """TALL masks, each at the threshold with the best validation score; the smallest wins a tie."""
-    chosen, thresholds = [], {}
+    chosen: list[Tensors] = []
+    thresholds: dict[str, float] = {}
     for name, vector in zip(names, vectors, strict=True):
-        best = (-1.0, 0.0, dict[str, torch.Tensor]())
+        best: tuple[float, float, Tensors] = (-1.0, 0.0, {})
         for threshold in THRESHOLDS:
             (mask,) = tall_masks([vector], merged=merged, factor=threshold)
             score = lab.validate({name: compressed(merged, mask)})
@@ -125,42 +112,6 @@ def _masks(
         chosen.append(best[2])
         thresholds[name] = best[1]
     return chosen, thresholds
-
-
-def fisher(lab: Lab, names: Sequence[str]) -> Merged:
-    """Fisher merging, diagonal, per example."""
-    vectors, shared, found = lab.vectors(names), lab.shared(names), []
-    for name, vector in zip(names, vectors, strict=True):
-        subject = lab.subject(name)
-        batches = subject.batches("train", shots=None, size=_BATCH)[: FISHER_EXAMPLES // _BATCH]
-        body = subject.body(batches, shared)
-        with at(body, vector):
-            found.append(diagonal_fisher(body))
-    return _one(names, fisher_average(vectors, found), examples=FISHER_EXAMPLES)
-
-
-def regression_mean(lab: Lab, names: Sequence[str]) -> Merged:
-    """RegMean."""
-    vectors, shared, found = lab.vectors(names), lab.shared(names), []
-    for name, vector in zip(names, vectors, strict=True):
-        subject = lab.subject(name)
-        batches = subject.batches("train", shots=None, size=_BATCH)[: REGMEAN_EXAMPLES // _BATCH]
-        body = subject.body(batches, shared)
-        with at(body, vector):
-            found.append(grams(body, batches))
-    bases = lab.subject(names[0]).bases(shared)
-    return _one(names, regmean(vectors, bases, found), examples=REGMEAN_EXAMPLES, shrink=0.9)
-
-
-def entropy(lab: Lab, names: Sequence[str]) -> Merged:
-    """AdaMerging, layer by layer."""
-    shared = lab.shared(names)
-    bodies = [
-        lab.subject(name).body(lab.subject(name).batches("test", shots=None, size=_BATCH), shared) for name in names
-    ]
-    report = counter(lab.progress, "adamerging", ENTROPY_STEPS)
-    merged, _ = adamerging(bodies, lab.vectors(names), steps=ENTROPY_STEPS, progress=report)
-    return _one(names, merged, steps=ENTROPY_STEPS)
 
 
 def tuned(lab: Lab, names: Sequence[str], candidates: Iterable[Candidate]) -> Merged:
@@ -172,7 +123,7 @@ def tuned(lab: Lab, names: Sequence[str], candidates: Iterable[Candidate]) -> Me
             best = score, settings, make
     if best is None:
         raise ValueError("no candidates")
-    return _one(names, best[2](), **best[1])
+    return for_all(names, best[2](), **best[1])
 
 
 def _scaled(merged: Tensors, **settings: Any) -> Iterable[Candidate]:
@@ -181,6 +132,6 @@ def _scaled(merged: Tensors, **settings: Any) -> Iterable[Candidate]:
         yield {**settings, "factor": factor}, partial(times, merged, factor)
 
 
-def _one(names: Sequence[str], merged: Mapping[str, torch.Tensor], **settings: Any) -> Merged:
+def for_all(names: Sequence[str], merged: Tensors, **settings: Any) -> Merged:
     """The same body for every task."""
     return Merged(dict.fromkeys(names, merged), settings)

@@ -18,7 +18,7 @@ from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import checked
 from sparsetv.bench.methods import METHODS, choose
 from sparsetv.bench.sequence import train_next
-from sparsetv.bench.subject import Tensors
+from sparsetv.merging.vectors import Tensors
 
 CHOSEN = ("arithmetic-tuned", "ties-tuned", "consensus-arithmetic", "consensus-ties", "continual", "stitch-5",
           "stitch-5-scaled", "stitch-1-joint", "stitch-learned")  # fmt: skip

@@ -1,7 +1,8 @@
 """What all experiments share: the suite's models and files, made once, and what results say of where they are from."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 
 from sparsetv.bench.kinds import options_of
 from sparsetv.bench.machine import machine
-from sparsetv.bench.subject import Subject, Tensors, checkpoint_files
+from sparsetv.bench.subject import Subject, checkpoint_files
 from sparsetv.bench.suite import Suite
+from sparsetv.errors import LimitError, UsageError
 from sparsetv.jobs.pack import pack_files
+from sparsetv.merging.vectors import Tensors
 from sparsetv.progress import Progress
 from sparsetv.results import Recorder
 from sparsetv.task_vector import SparseTaskVector
@@ -116,6 +119,23 @@ class Lab:
                         total.update(piece)
             self._digests[source] = total.hexdigest()
         return self._digests[source]
+
+
+@contextmanager
+def left_out(lab: Lab, what: str, *, never: bool) -> Iterator[None]:
+    """Go on where a measurement is impossible for this suite (no data, a budget below what heads take), and say so.
+
+    Args:
+        lab: Is told.
+        what: Names the measurement.
+        never: Raise after all: it was asked for by name.
+    """
+    try:
+        yield
+    except (UsageError, LimitError) as error:
+        if never:
+            raise
+        lab.say(f"{what}: left out ({error})")
 
 
 def _plain(source: str, *, parts: int) -> str:

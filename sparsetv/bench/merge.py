@@ -56,9 +56,8 @@ def merge_set(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], method
 def references(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str]) -> None:
     """Rows of the base under each task's head, and of each fine-tune."""
     for name in names:
-        subject = lab.subject(name)
-        for key, value in (("base", lambda s=subject: s.floor), ("finetuned", lambda s=subject: s.ceiling)):
-            recorder.measure({**of, "method": key, "task": name}, lambda v=value, s=subject: scored(v(), s))  # type: ignore[misc]
+        for key, deltas in (("base", {}), ("finetuned", None)):
+            recorder.measure({**of, "method": key, "task": name}, partial(lab.subject(name).row, deltas))
 
 
 class Once:
@@ -77,15 +76,10 @@ def measure(
     lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], merge: Once, told: Mapping[str, Any]
 ) -> list[Row]:
     """A row per task with its score, and one of the method itself (task ``) with its settings and stored bytes."""
-    rows = []
-    for name in names:
-        subject = lab.subject(name)
-        rows.append(
-            recorder.measure(
-                {**of, "task": name},
-                lambda s=subject, n=name: scored(s.score(merge.merged.deltas[n]), s),  # type: ignore[misc]
-            )
-        )
+    rows = [
+        recorder.measure({**of, "task": name}, lambda n=name: lab.subject(n).row(merge.merged.deltas[n]))  # type: ignore[misc]
+        for name in names
+    ]
     recorder.measure(
         {**of, "task": ""},
         lambda: {**told, "settings": dict(merge.merged.settings), "stored_bytes": merge.merged.stored_bytes},
@@ -93,8 +87,3 @@ def measure(
     values = ", ".join(f"{row['of']['task']} {row['value']:.3f}" for row in rows)
     lab.say(f"{', '.join(str(value) for value in of.values() if value != 'all')}: {values}")
     return rows
-
-
-def scored(value: float, subject: Any) -> dict[str, Any]:
-    """What a row says of a score."""
-    return {"value": round(value, 6), "metric": subject.task.metric}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsetv.bench.lab import Lab
-from sparsetv.bench.subject import Tensors
+from sparsetv.merging.vectors import Tensors
 
 
 @dataclass(frozen=True, slots=True)

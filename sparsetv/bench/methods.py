@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sparsetv.bench import baselines
+from sparsetv.bench import baselines, running
 from sparsetv.bench.method import Method
 from sparsetv.bench.ours import stitched
 from sparsetv.bench.sequence import continual_training
@@ -13,7 +13,7 @@ _TUNED = "32 labelled examples per class and task, to tune on"
 _SHOTS = "64 labelled examples per class and task"
 
 METHODS: dict[str, Method] = {
-    "average": Method("simple average", _NONE, baselines.average, "dataless"),
+    "average": Method("simple average", _NONE, baselines.simple_average, "dataless"),
     "arithmetic": Method("task arithmetic, 0.4", _NONE, baselines.plain_arithmetic, "dataless"),
     "ties": Method("TIES, top 20 %", _NONE, baselines.plain_ties, "dataless"),
     "dare": Method("DARE, 10 %, task arithmetic, 0.4", _NONE, baselines.plain_dare, "dataless"),
@@ -27,9 +27,9 @@ METHODS: dict[str, Method] = {
     "ties-tuned": Method("TIES, tuned", _TUNED, baselines.tuned_ties, "data"),
     "consensus-arithmetic": Method("Consensus TA", _TUNED, baselines.consensus_arithmetic, "data"),
     "consensus-ties": Method("Consensus TIES", _TUNED, baselines.consensus_ties, "data"),
-    "fisher": Method("Fisher", "256 inputs per task", baselines.fisher, "data"),
-    "regmean": Method("RegMean", "1,600 inputs per task", baselines.regression_mean, "data"),
-    "adamerging": Method("AdaMerging", "the test inputs, unlabelled", baselines.entropy, "data"),
+    "fisher": Method("Fisher", "256 inputs per task", running.fisher, "data"),
+    "regmean": Method("RegMean", "1,600 inputs per task", running.regression_mean, "data"),
+    "adamerging": Method("AdaMerging", "the test inputs, unlabelled", running.entropy, "data"),
     "stitch-learned": Method("stitch, learned 1 %, unscaled (the paper)", _SHOTS, stitched("1% learned", "none"),
                              "ours"),
     "stitch-5-fit": Method("stitch, 5 %, `fit`", _SHOTS, stitched("5% exact", "fit"), "ours"),

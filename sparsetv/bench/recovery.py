@@ -1,11 +1,14 @@
 """Experiment: how much of a fine-tune's skill each kind of file gives back alone, at every scale (Tables 7 to 9)."""
 
 from collections.abc import Sequence
+from functools import partial
+
+import torch
 
 from sparsetv.bench.kinds import LOSSLESS
-from sparsetv.bench.lab import Lab
-from sparsetv.bench.merge import scored
-from sparsetv.bench.subject import Subject, Tensors
+from sparsetv.bench.lab import Lab, left_out
+from sparsetv.bench.subject import Subject
+from sparsetv.merging.vectors import Tensors
 from sparsetv.results import Recorder
 from sparsetv.scales import resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
@@ -24,9 +27,11 @@ def recovery(lab: Lab, *, kinds: Sequence[str] = ()) -> None:
         subject = lab.subject(task.name)
         for kind, deltas in (("base", {}), ("finetuned", None)):
             of = {"task": task.name, "kind": kind, "scale": ""}
-            recorder.measure(of, lambda s=subject, d=deltas: scored(s.score(d), s))  # type: ignore[misc]
+            recorder.measure(of, partial(subject.row, deltas))
         for kind in kinds or KINDS:
-            if kind != LOSSLESS:  # the fine-tune itself
+            if kind == LOSSLESS:
+                continue  # it is the fine-tune
+            with left_out(lab, f"{task.name}, {kind}", never=bool(kinds)):
                 grafts(lab, recorder, subject, kind)
 
 
@@ -49,15 +54,13 @@ def _grafted(lab: Lab, subject: Subject, kind: str, scale: str) -> dict[str, obj
     task = lab.packed(subject.task.name, kind)
     wanted = "l2" if scale == "match" and task.probe is None else scale
     policy, factor = resolve_scale(task, wanted, company=1)
-    score = subject.score(graft(task, policy, factor))
     size = lab.file(subject.task.name, kind).stat().st_size
-    return {**scored(score, subject), "factor": factor, "policy": policy, "file_bytes": size, "density": task.density}
+    told = {"factor": factor, "policy": policy, "file_bytes": size, "density": task.density}
+    return {**subject.row(graft(task, policy, factor)), **told}
 
 
 def graft(task: SparseTaskVector, policy: str, factor: float) -> Tensors:
     """A task's kept deltas at a scale, dense, by base name."""
-    import torch  # noqa: PLC0415
-
     factors = tensor_factors(task, policy)
     return {
         name: torch.from_numpy(tensor.to_dense()) * (factor * factors.get(name, 1.0))

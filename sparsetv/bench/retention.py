@@ -12,9 +12,10 @@ import torch
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import Once, checked
 from sparsetv.bench.methods import choose
-from sparsetv.bench.subject import Subject, Tensors
+from sparsetv.bench.subject import Subject
 from sparsetv.errors import UsageError
 from sparsetv.examples.encoding import Batch
+from sparsetv.merging.vectors import Tensors
 from sparsetv.objective.device import precisely
 
 METHODS = ("average", "arithmetic", "ties", "regmean", "stitch-5", "stitch-5-scaled", "stitch-1-joint",

@@ -6,9 +6,7 @@ import torch
 
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.method import Merged
-from sparsetv.bench.subject import Tensors
-from sparsetv.bench.training import train
-from sparsetv.localize.scope import Scope
+from sparsetv.merging.vectors import Tensors
 
 EPOCHS, RATE = 1, 5e-5
 

@@ -1,8 +1,9 @@
 """A fine-tune as a live model whose body can be set to anything, and its score on its task's data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,14 +16,12 @@ from sparsetv.errors import UsageError
 from sparsetv.examples.encoding import Batch, encode
 from sparsetv.examples.sampling import sample
 from sparsetv.jobs.models import find_processor, whole_model
+from sparsetv.merging.vectors import Tensors
 from sparsetv.objective.body import Body, delta_of
 from sparsetv.objective.device import find_device
 from sparsetv.objective.loss import Objective
 from sparsetv.packing.carried import carry
 from sparsetv.places.names import find_places
-
-Tensors = Mapping[str, torch.Tensor]
-"""Float32 tensors by base name: deltas, or whatever is counted per entry."""
 
 
 class Subject:
@@ -66,6 +65,12 @@ class Subject:
         """
         self.set(deltas)
         return self.questions(part).score(self.model, precision=self._suite.precision)
+
+    def row(self, deltas: Tensors | None) -> dict[str, Any]:
+        """What results say of a score on the test data."""
+        value = self.score(deltas)
+        examples = len(self.questions("test").examples)
+        return {"value": round(value, 6), "metric": self.task.metric, "examples": examples}
 
     def set(self, deltas: Tensors | None) -> None:
         """Set the body; see `score`."""

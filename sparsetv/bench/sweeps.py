@@ -1,4 +1,4 @@
-"""Experiments: merging against the density of masks (Figure 6) and against the data they are learned from (Figure 7)."""
+"""Experiments: merging against the density of masks (Figure 6) and the data they are learned from (Figure 7)."""
 
 from collections.abc import Sequence
 from functools import partial

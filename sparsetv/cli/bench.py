@@ -1,6 +1,7 @@
 """`sparsetv bench`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,11 +40,7 @@ def bench(
     output: str | None,
     models: str | None,
     data: str | None,
-    tasks: tuple[str, ...],
-    kinds: tuple[str, ...],
-    methods: tuple[str, ...],
-    limit: int | None,
-    device: str,
+    **choice: Any,
 ) -> None:
     """Measure a base and its fine-tunes; a run that was stopped goes on where it was.
 
@@ -65,6 +62,5 @@ def bench(
 
     room = Path(output or f"bench-{Path(suite).stem}")
     found = find_suite(suite, room, models=models, data=data, progress=message)
-    choice = Choice(tasks, kinds, methods, limit, device)
     with progress_bars() as progress:
-        click.echo(run(experiment, found, room, choice=choice, progress=progress, say=message))
+        click.echo(run(experiment, found, room, choice=Choice(**choice), progress=progress, say=message))
