@@ -41,6 +41,8 @@ _HOMES = {
     "add": "sparsetv.jobs.stitch",
     "remove": "sparsetv.jobs.stitch",
     "inspect": "sparsetv.jobs.inspect",
+    "overlap": "sparsetv.jobs.analyze",
+    "where": "sparsetv.jobs.analyze",
     "verify": "sparsetv.jobs.verify",
     "evaluate": "sparsetv.jobs.evaluate",
     "read_task": "sparsetv.taskfile",
@@ -78,6 +80,7 @@ __all__ = [
     "inspect",
     "inspect_archive",
     "open_pair",
+    "overlap",
     "pack",
     "pack_files",
     "pack_to",
@@ -88,6 +91,7 @@ __all__ = [
     "run_localizer",
     "stitch",
     "verify",
+    "where",
     "write_mask",
     "write_task",
 ]
@@ -95,6 +99,7 @@ __all__ = [
 if TYPE_CHECKING:
     from sparsetv.csr import SparseTensor
     from sparsetv.errors import FormatError, SparseTVError
+    from sparsetv.jobs.analyze import overlap, where
     from sparsetv.jobs.archive import archive_to, restore
     from sparsetv.jobs.archived import ArchiveSummary, inspect_archive
     from sparsetv.jobs.evaluate import evaluate

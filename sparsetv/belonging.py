@@ -1,9 +1,9 @@
 """Whether a task belongs to a base: by structure first, by content second."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sparsetv.errors import BaseMismatchError
-from sparsetv.fingerprint import TensorIdentity, digest, first_difference
+from sparsetv.fingerprint import Fingerprint, TensorIdentity, digest, first_difference
 from sparsetv.task_vector import SparseTaskVector
 
 Structure = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -47,6 +47,31 @@ def check_content(task: SparseTaskVector, identities: Mapping[str, TensorIdentit
         f"{task.name} was packed against base {task.base.touched[:12]}… but {source} is {found[:12]}… "
         f"(first difference: {different}); {_advice(task)}"
     )
+
+
+def check_one_base(tasks: Sequence[SparseTaskVector]) -> None:
+    """Compare what task files say of their bases.
+
+    Raises:
+        BaseMismatchError: Two tasks were packed against different bases; the message names a tensor that differs.
+    """
+    for task in tasks[1:]:
+        first = tasks[0]
+        if task.base.digest != first.base.digest:
+            raise BaseMismatchError(
+                f"{first.name} was packed against base {first.base.digest[:12]}… but {task.name} against "
+                f"{task.base.digest[:12]}… (first difference: {_between(first.base, task.base)}); "
+                "name tasks of one base"
+            )
+
+
+def _between(first: Fingerprint, second: Fingerprint) -> str:
+    mine, theirs = (
+        dict(zip(base.names, zip(base.dtypes, base.shapes, base.tags, strict=True), strict=True))
+        for base in (first, second)
+    )
+    different = (name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name))
+    return next(different, "none of the recorded hash tags")
 
 
 def _advice(task: SparseTaskVector) -> str:

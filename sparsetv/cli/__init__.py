@@ -6,6 +6,7 @@ import sys
 import click
 
 from sparsetv import __version__
+from sparsetv.cli.analyze import overlap, where
 from sparsetv.cli.bench import bench
 from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
@@ -33,12 +34,15 @@ def group() -> None:
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
+    sparsetv overlap|where task.stv …             what tasks share, and where in the model they lie
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 invalid file, 4 wrong base, 5 not found, 6 busy, 7 over a limit.
     """
 
 
-for command in (pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, evaluate, bench, demo):
+for command in (
+    pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate, bench, demo,
+):  # fmt: skip
     group.add_command(command)
 
 
