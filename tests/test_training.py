@@ -1,18 +1,24 @@
 """Training: it learns, the same each time, leaves alone what is frozen, and agrees with steps by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from tiny import SIZES, add_tokenizer, texts
+from tiny import SIZES, add_tokenizer, lines, texts, write_base
 
+from benchmarks import finetune as finetuning
+from sparsetv.bench.finetuning import Plan, finetune, start
+from sparsetv.bench.suite import read_suite
 from sparsetv.bench.training import Recipe, shuffled, train
-from sparsetv.errors import ProbeError, UsageError
+from sparsetv.checkpoint.reading import open_checkpoint
+from sparsetv.errors import OutputError, ProbeError, UsageError
 from sparsetv.examples.encoding import Batch
 from sparsetv.examples.reading import Example
+from sparsetv.jobs.evaluate import evaluate
 
 
 def classifier(seed: int = 0, **settings: Any) -> Any:
@@ -151,3 +157,68 @@ def test_batches_are_all_examples_in_another_order_each_epoch(tmp_path: Path) ->
     assert first == again != second
     assert sorted(first) == sorted(second)
     assert len(epoch(1)) == 3
+
+
+# Fine-tunes of a suite
+
+
+def write_suite(path: Path) -> Path:
+    """A base, and one task whose labels are names: which half of the vocabulary a text is from."""
+    (path / "tasks").mkdir(parents=True)
+    add_tokenizer(path / "base")
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig(**SIZES, initializer_range=0.1)).save_pretrained(path / "base")
+    rows = [
+        {"text": " ".join(f"w{18 * half + (number * 7 + at) % 18}" for at in range(5)), "label": ("low", "high")[half]}
+        for number in range(60)
+        for half in range(2)
+    ]
+    lines(path / "tasks" / "train.jsonl", rows[:80])
+    lines(path / "tasks" / "test.jsonl", rows[80:])
+    toml = 'name = "halves"\nbase = "base"\nmax_length = 16\n[[tasks]]\nname = "half"\ndata = "tasks"\n'
+    (path / "suite.toml").write_text(toml + '[[tasks]]\nname = "bare"\n')
+    return path / "suite.toml"
+
+
+def test_fine_tunes_are_made_once_and_learn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_suite(tmp_path / "suite")
+    options = ["--tasks", "half", "--shots", "20", "--rate", "0.01", "--batch-size", "8", "--device", "cpu"]
+    command = [str(source), "-o", str(tmp_path / "out"), *options]
+    finetuning.main(command)
+    name, state_, reached = capsys.readouterr().out.strip().split("\t")
+    assert (name, state_) == ("half", "made")
+    assert float(reached.split()[1]) > 0.9
+    result = evaluate(tmp_path / "out" / "half", tmp_path / "suite" / "tasks" / "test.jsonl")
+    assert f"accuracy {result.value:.4f} of 40" == reached
+    before = (tmp_path / "out/half/model.safetensors").stat().st_mtime_ns
+    finetuning.main(command)
+    assert capsys.readouterr().out == f"half\twas there\t{reached}\n"
+    assert (tmp_path / "out/half/model.safetensors").stat().st_mtime_ns == before
+    first = (tmp_path / "out/half/model.safetensors").read_bytes()
+    finetuning.main([*command[:3], *options[2:], "--tasks", "half", "--epochs", "1"])
+    assert "made" in capsys.readouterr().out
+    assert (tmp_path / "out/half/model.safetensors").read_bytes() != first
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out/half")
+    assert config.id2label == {0: "high", 1: "low"}
+
+
+def test_only_classifications_with_data_are_fine_tuned(tmp_path: Path) -> None:
+    suite = read_suite(write_suite(tmp_path / "suite"))
+    with pytest.raises(UsageError, match="bare: the suite names no training data"):
+        finetune(suite, suite.task("bare"), tmp_path / "out", Plan())
+    with pytest.raises(UsageError, match="half: only classifiers are fine-tuned here, not choices"):
+        finetune(suite, replace(suite.task("half"), kind="choices"), tmp_path / "out", Plan())
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match=r"out: it exists, and holds no training\.json"):
+        finetune(suite, suite.task("half"), tmp_path / "out", Plan())
+
+
+def test_numbers_and_names_are_not_mixed_as_labels(tmp_path: Path) -> None:
+    base = open_checkpoint(write_base(tmp_path / "base"))
+    examples = [Example("w1", None, 1), Example("w2", None, "yes")]
+    with pytest.raises(UsageError, match="some labels are numbers and some are names"):
+        start(base, examples, seed=0)
+    model, _ = start(base, [replace(example, label=4) for example in examples], seed=0)
+    again, _ = start(base, [replace(example, label=4) for example in examples], seed=0)
+    assert model.get_parameter("classifier.weight").shape[0] == 5
+    assert same(state(model), state(again))

@@ -75,7 +75,7 @@ def train(
         ProbeError: The loss is not finite.
     """
     device = next(model.parameters()).device
-    with _learning(model, recipe) as learning, _seeded(device, recipe.seed):
+    with _learning(model, recipe) as learning, seeded(device, recipe.seed):
         batches = epoch(0)
         if not batches:
             raise UsageError("there is nothing to learn from: no batches")
@@ -207,7 +207,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, *, steps: int) -
 
 
 @contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Inside the block torch's generators start at a seed; afterwards they are back where they were."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

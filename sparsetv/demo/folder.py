@@ -1,7 +1,7 @@
 """Checkpoint directories that say what made them, so that a second run can skip what is there.
 
-A directory takes its final name only when it is complete, and holds `demo.json`: how it was made, and the sha256 of
-its weights.
+A directory takes its final name only when it is complete, and holds a stamp, `demo.json` unless it is named otherwise:
+how the directory was made, and the sha256 of its weights.
 """
 
 import hashlib
@@ -16,30 +16,31 @@ _STAMP = "demo.json"
 _WEIGHTS = "model.safetensors"
 
 
-def ensure(directory: Path, how: Mapping[str, object], *, make: Callable[[Path], None]) -> bool:
+def ensure(directory: Path, how: Mapping[str, object], *, make: Callable[[Path], None], stamp: str = _STAMP) -> bool:
     """Make a checkpoint directory, unless it is there, complete, and was made the same way.
 
     Args:
         directory: Where it belongs. One that was made another way, or is damaged, is replaced.
         how: JSON values that determine the weights.
         make: Writes the checkpoint into an empty directory.
+        stamp: Name of the file that says how.
 
     Returns:
         True if it was made, False if it was there.
 
     Raises:
-        OutputError: Something is at `directory` that the demo did not write, or it cannot be written.
+        OutputError: Something is at `directory` that was not written here, or it cannot be written.
     """
-    if directory.exists() and not (directory / _STAMP).is_file():
+    if directory.exists() and not (directory / stamp).is_file():
         raise OutputError(
-            f"cannot write {directory}: it exists, and holds no {_STAMP} that would show it to be the "
-            "demo's; choose another directory"
+            f"cannot write {directory}: it exists, and holds no {stamp} that would show how it was made; choose "
+            "another directory"
         )
-    if directory.exists() and _is_complete(directory, how):
+    if directory.exists() and _is_complete(directory, how, stamp):
         return False
     with new_directory(directory) as temporary:
         make(temporary)
-        (temporary / _STAMP).write_text(_stamp(temporary, how), encoding="utf-8")
+        (temporary / stamp).write_text(_stamp(temporary, how), encoding="utf-8")
     return True
 
 
@@ -48,10 +49,10 @@ def weights_digest(directory: Path) -> str:
     return hashlib.sha256((directory / _WEIGHTS).read_bytes()).hexdigest()
 
 
-def _is_complete(directory: Path, how: Mapping[str, object]) -> bool:
+def _is_complete(directory: Path, how: Mapping[str, object], stamp: str) -> bool:
     if not all((directory / name).is_file() for name in (_WEIGHTS, "config.json")):
         return False
-    return (directory / _STAMP).read_bytes() == _stamp(directory, how).encode()
+    return (directory / stamp).read_bytes() == _stamp(directory, how).encode()
 
 
 def _stamp(directory: Path, how: Mapping[str, object]) -> str:
