@@ -88,7 +88,8 @@ class Probe:
         wanted = torch.nn.functional.one_hot(labels).double()
         gram = features.T @ features
         ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-        return torch.linalg.solve(gram + ridge, features.T @ wanted)
+        weights: torch.Tensor = torch.linalg.solve(gram + ridge, features.T @ wanted)
+        return weights
 
     def _features(self, batches: Sequence[Batch], deltas: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """(mean of the last hidden state over positions that count, and a 1; labels) per example."""

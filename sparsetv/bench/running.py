@@ -7,14 +7,12 @@ from sparsetv.bench.lab import Lab
 from sparsetv.bench.method import Merged
 from sparsetv.merging.adamerging import adamerging
 from sparsetv.merging.fisher import diagonal_fisher, fisher_average
-from sparsetv.merging.live import at
 from sparsetv.merging.regmean import grams, regmean
-from sparsetv.progress import counter
 
 FISHER_EXAMPLES, REGMEAN_EXAMPLES = 256, 1600
 """Examples per task (Localize-and-Stitch, section 2)."""
 
-ENTROPY_STEPS = 300
+ENTROPY_STEPS, ENTROPY_RATE = 300, 1e-3
 _BATCH = 16
 
 
@@ -24,9 +22,7 @@ def fisher(lab: Lab, names: Sequence[str]) -> Merged:
     for name, vector in zip(names, vectors, strict=True):
         subject = lab.subject(name)
         batches = subject.batches("train", shots=None, size=_BATCH)[: FISHER_EXAMPLES // _BATCH]
-        body = subject.body(batches, shared)
-        with at(body, vector):
-            found.append(diagonal_fisher(body))
+        found.append(diagonal_fisher(subject.body(batches, shared), vector, progress=lab.progress))
     return for_all(names, fisher_average(vectors, found), examples=FISHER_EXAMPLES)
 
 
@@ -36,11 +32,8 @@ def regression_mean(lab: Lab, names: Sequence[str]) -> Merged:
     for name, vector in zip(names, vectors, strict=True):
         subject = lab.subject(name)
         batches = subject.batches("train", shots=None, size=_BATCH)[: REGMEAN_EXAMPLES // _BATCH]
-        body = subject.body(batches, shared)
-        with at(body, vector):
-            found.append(grams(body, batches))
-    bases = lab.subject(names[0]).bases(shared)
-    return for_all(names, regmean(vectors, bases, found), examples=REGMEAN_EXAMPLES, shrink=0.9)
+        found.append(grams(subject.body(batches, shared), vector, progress=lab.progress))
+    return for_all(names, regmean(vectors, found), examples=REGMEAN_EXAMPLES, shrink=0.9)
 
 
 def entropy(lab: Lab, names: Sequence[str]) -> Merged:
@@ -49,6 +42,5 @@ def entropy(lab: Lab, names: Sequence[str]) -> Merged:
     bodies = [
         lab.subject(name).body(lab.subject(name).batches("test", shots=None, size=_BATCH), shared) for name in names
     ]
-    report = counter(lab.progress, "adamerging", ENTROPY_STEPS)
-    merged, _ = adamerging(bodies, lab.vectors(names), steps=ENTROPY_STEPS, progress=report)
-    return for_all(names, merged, steps=ENTROPY_STEPS)
+    merged, _ = adamerging(bodies, lab.vectors(names), steps=ENTROPY_STEPS, rate=ENTROPY_RATE, progress=lab.progress)
+    return for_all(names, merged, steps=ENTROPY_STEPS, rate=ENTROPY_RATE)

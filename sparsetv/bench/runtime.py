@@ -77,7 +77,7 @@ def _read(sources: Sequence[str]) -> int:
 
 def _on_disk(lab: Lab, names: Sequence[str], measure: Callable[..., Any], knows: Callable[..., bool]) -> None:
     """Pack, stitch, add and remove, interleaved with a copy of the base and a plain subtraction."""
-    first, *rest = names
+    first = names[0]
     jobs = ("pack 1 %", "stitch", "add", "remove", COPYING, SUBTRACTING)
     if all(knows({"what": job}) for job in jobs):
         return

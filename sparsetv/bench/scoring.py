@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparsetv.bench.suite import Task
+from sparsetv.evaluation.classify import Score
 from sparsetv.examples.encoding import Batch, encode
 from sparsetv.examples.reading import Example, read_examples
 from sparsetv.examples.sampling import sample
@@ -45,28 +46,15 @@ class Questions:
 
     def score(self, model: nn.Module, *, precision: str) -> float:
         """The metric of a classifier's answers."""
-        given, wanted = self.answers(model, precision=precision)
-        return f1(given, wanted) if self.metric == "f1" else float((given == wanted).double().mean())
-
-    def answers(self, model: nn.Module, *, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """(class of the largest logit, class asked for), both int64 (n,), in the order of the batches."""
         if not self.made:
             ordered = sorted(self.examples, key=lambda example: len(example.text) + len(example.pair or ""))
             self.made.extend(self.encoder(ordered))
-        device = next(model.parameters()).device
-        given = []
+        device, total = next(model.parameters()).device, Score()
         with torch.inference_mode(), precisely(device, precision):
             for batch in self.made:
                 inputs = {key: tensor.to(device) for key, tensor in batch.items() if key != "labels"}
-                given.append(model(**inputs).logits.argmax(dim=-1).cpu())
-        return torch.cat(given), torch.cat([batch["labels"] for batch in self.made])
-
-
-def f1(given: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Harmonic mean of precision and recall of class 1; 0 where neither says it."""
-    hits = int(((given == 1) & (wanted == 1)).sum())
-    said = int((given == 1).sum()) + int((wanted == 1).sum())
-    return 2 * hits / said if said else 0.0
+                total = total.plus(model(**inputs).logits.argmax(dim=-1).cpu(), batch["labels"])
+        return total.of(self.metric)
 
 
 def read_questions(source: str, task: Task, model: nn.Module, processor: Processor, *, max_length: int) -> Questions:

@@ -6,9 +6,10 @@ import torch
 
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.method import Merged
+from sparsetv.bench.training import Recipe, train
 from sparsetv.merging.vectors import Tensors
 
-EPOCHS, RATE = 1, 5e-5
+EPOCHS, RATE, BATCH = 1, 5e-5, 32
 
 
 def continual_training(lab: Lab, names: Sequence[str]) -> Merged:
@@ -21,4 +22,8 @@ def continual_training(lab: Lab, names: Sequence[str]) -> Merged:
 
 def train_next(lab: Lab, deltas: Tensors, name: str) -> dict[str, torch.Tensor]:
     """Train a body, given as merged minus base, on one more task's training data; the head stays the fine-tune's."""
-    raise NotImplementedError
+    subject, suite = lab.subject(name), lab.suite
+    recipe = Recipe(rate=RATE, epochs=EPOCHS, frozen=subject.head, precision=suite.precision, seed=suite.seed)
+    subject.set(deltas)
+    train(subject.model, subject.shuffled(BATCH), recipe, progress=lab.progress)
+    return subject.moved()

@@ -9,6 +9,7 @@ import torch
 
 from sparsetv.bench.scoring import Questions, read_questions
 from sparsetv.bench.suite import Suite, Task
+from sparsetv.bench.training import Epoch, shuffled
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import to_float32
@@ -52,10 +53,6 @@ class Subject:
         """The task vector, float32, on the CPU, by base name; of all shared tensors where no names are given."""
         return {name: delta_of(self.vector, name, torch.device("cpu")) for name in names or self.names}
 
-    def bases(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The base's tensors, float32, on the CPU."""
-        return {name: self._base(name) for name in names}
-
     def score(self, deltas: Tensors | None, *, part: str = "test") -> float:
         """The task's metric with the body at base plus deltas, 0 where none is given; of the fine-tune for None.
 
@@ -82,6 +79,12 @@ class Subject:
                     base = self._base(name)
                     place.view.copy_(base + deltas[name].cpu() if name in deltas else base)
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the live model's parameters that the base does not have."""
+        body = {place.parameter for place in self._places.values()}
+        return tuple(name for name, _ in self.model.named_parameters() if name not in body)
+
     def moved(self) -> dict[str, torch.Tensor]:
         """Where the body stands: minus the base, float32, on the CPU."""
         return {name: place.view.detach().cpu() - self._base(name) for name, place in self._places.items()}
@@ -107,6 +110,12 @@ class Subject:
             raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not {self.task.kind}")
         chosen = sample(self.questions(part).examples, shots=shots, seed=self._suite.seed)
         return encode(self.model, self._processor(chosen[0].kind), chosen, batch_size=size, max_length=self._length)
+
+    def shuffled(self, size: int) -> Epoch:
+        """All training examples in batches, in another order each epoch."""
+        chosen, seed = self.questions("train").examples, self._suite.seed
+        processor = self._processor(chosen[0].kind)
+        return shuffled(self.model, processor, chosen, batch_size=size, max_length=self._length, seed=seed)
 
     def questions(self, part: str) -> Questions:
         """The examples of a part: `train`, `validation` or `test`."""

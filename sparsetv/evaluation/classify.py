@@ -40,11 +40,21 @@ class Score:
         there: Examples of class 1.
     """
 
-    correct: int
-    total: int
-    found: int
-    given: int
-    there: int
+    correct: int = 0
+    total: int = 0
+    found: int = 0
+    given: int = 0
+    there: int = 0
+
+    def plus(self, predicted: Tensor, wanted: Tensor) -> "Score":
+        """This and more examples: classes that were given and classes asked for, both int64 (n,)."""
+        return Score(
+            correct=self.correct + int((predicted == wanted).sum()),
+            total=self.total + len(wanted),
+            found=self.found + int(((predicted == 1) & (wanted == 1)).sum()),
+            given=self.given + int((predicted == 1).sum()),
+            there=self.there + int((wanted == 1).sum()),
+        )
 
     @property
     def accuracy(self) -> float:
@@ -104,24 +114,14 @@ def score(
         class_index(model, example.label if example.label is not None else -1)
     order = sorted(examples, key=lambda example: len(example.text) + len(example.pair or ""))
     device = next(model.parameters()).device
-    total = Score(0, 0, 0, 0, 0)
+    total = Score()
     with torch.inference_mode():
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             (batch,) = encode(model, processor, chosen, batch_size=_BATCH, max_length=max_length)
             wanted = batch.pop("labels")
             logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-            total = _add(total, logits.argmax(dim=-1).cpu(), wanted)
+            total = total.plus(logits.argmax(dim=-1).cpu(), wanted)
             if progress is not None:
                 progress(len(chosen))
     return total
-
-
-def _add(total: Score, predicted: Tensor, wanted: Tensor) -> Score:
-    return Score(
-        correct=total.correct + int((predicted == wanted).sum()),
-        total=total.total + len(wanted),
-        found=total.found + int(((predicted == 1) & (wanted == 1)).sum()),
-        given=total.given + int((predicted == 1).sum()),
-        there=total.there + int((wanted == 1).sum()),
-    )
