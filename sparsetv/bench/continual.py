@@ -28,8 +28,9 @@ FIRST = 2
 
 def continual(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     """Add the merged tasks one by one; rows `{method, step}` in `continual.jsonl`, step n with n tasks."""
-    names, recorder = checked(lab), lab.recorder("continual")
-    for key in choose(methods, default=CHOSEN):
+    names, chosen = checked(lab), choose(methods, default=CHOSEN)
+    recorder = lab.recorder("continual")
+    for key in chosen:
         own = _own_room(lab, key)
         for step in range(FIRST, len(names) + 1):
             row = recorder.measure(
@@ -46,8 +47,7 @@ def _own_room(lab: Lab, key: str) -> Lab:
 
 def _step(lab: Lab, key: str, names: Sequence[str]) -> dict[str, Any]:
     """One step: what is new since the step before is made anew."""
-    for file in (lab.room / "files").glob(f"{names[-1]}-*"):
-        file.unlink()  # of a run that was stopped in this very step
+    shutil.rmtree(lab.files(names[-1]), ignore_errors=True)  # of a run that was stopped in this very step
     for name in names:
         lab.subject(name)  # models are there before the clock starts, for every method
     with cost() as spent:
@@ -78,8 +78,3 @@ def _trained(lab: Lab, names: Sequence[str]) -> Tensors:
 
 def _file(room: Path, count: int) -> Path:
     return room / f"after-{count}.safetensors"
-
-
-def clear(lab: Lab) -> None:
-    """Remove what continual addition keeps between steps."""
-    shutil.rmtree(lab.room / "continual", ignore_errors=True)

@@ -30,7 +30,7 @@ class Lab:
 
     Attributes:
         suite: What is measured.
-        room: Folder of results; task files in `files/`.
+        room: Folder of results; task files in `files/TASK/`.
         limit: Most test examples per task; None for all.
         device: Where models run.
         progress: Reports work under way.
@@ -59,7 +59,11 @@ class Lab:
 
     def file(self, name: str, kind: str) -> Path:
         """Where the packed file of a kind lies."""
-        return self.room / "files" / f"{name}-{kind.replace('%', '').replace(' ', '-')}.stv"
+        return self.files(name) / f"{kind.replace('% ', '-').replace(' ', '-')}.stv"
+
+    def files(self, name: str) -> Path:
+        """Where the packed files of a fine-tune lie."""
+        return self.room / "files" / name
 
     def packed(self, name: str, kind: str) -> SparseTaskVector:
         """The task of a packed file, which is made where it is missing."""

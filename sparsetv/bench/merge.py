@@ -4,18 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from sparsetv.bench.lab import Lab
-from sparsetv.bench.method import Merged, Method
+from sparsetv.bench.lab import Lab, left_out
+from sparsetv.bench.method import Merged
 from sparsetv.bench.methods import choose
 from sparsetv.errors import UsageError
 from sparsetv.results import Recorder, Row
+
+GROUPED = ("average", "arithmetic", "ties", "arithmetic-tuned", "ties-tuned", "stitch-5", "stitch-5-scaled",
+           "stitch-5-joint", "stitch-learned")  # fmt: skip
+"""Methods that groups are merged by, unless others are named."""
 
 Of = Mapping[str, Any]
 
 
 def merge(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     """Merge the suite's tasks by every method; rows `{set, method, task}` in `merge.jsonl`."""
-    merge_set(lab, lab.recorder("merge"), {"set": "all"}, checked(lab), choose(methods))
+    names, _ = checked(lab), choose(methods)
+    merge_set(lab, lab.recorder("merge"), {"set": "all"}, names, methods)
 
 
 def groups(lab: Lab, *, methods: Sequence[str] = ()) -> None:
@@ -26,11 +31,10 @@ def groups(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     """
     if not lab.suite.groups:
         raise UsageError(f"suite {lab.suite.name} has no [groups] of tasks")
-    chosen = choose(methods, default=("average", "arithmetic", "ties", "arithmetic-tuned", "ties-tuned", "stitch-5",
-                                      "stitch-5-scaled", "stitch-5-joint", "stitch-learned"))  # fmt: skip
+    choose(methods)
     recorder = lab.recorder("groups")
     for name, members in lab.suite.groups.items():
-        merge_set(lab, recorder, {"set": name}, members, chosen)
+        merge_set(lab, recorder, {"set": name}, members, methods, GROUPED)
 
 
 def checked(lab: Lab) -> tuple[str, ...]:
@@ -44,13 +48,16 @@ def checked(lab: Lab) -> tuple[str, ...]:
     return lab.suite.merged
 
 
-def merge_set(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], methods: Mapping[str, Method]) -> None:
-    """Measure one set of tasks: base, fine-tunes, and each method."""
+def merge_set(
+    lab: Lab, recorder: Recorder, of: Of, names: Sequence[str], methods: Sequence[str], default: Sequence[str] = ()
+) -> None:
+    """Measure one set of tasks: base, fine-tunes, and each method; by default those that the suite allows."""
     references(lab, recorder, of, names)
-    for key, method in methods.items():
+    for key, method in choose(methods, default).items():
         merged = Once(partial(method.make, lab, names))
         told = {"label": method.label, "data": method.data, "group": method.group}
-        measure(lab, recorder, {**of, "method": key}, names, merged, told)
+        with left_out(lab, key, never=bool(methods)):
+            measure(lab, recorder, {**of, "method": key}, names, merged, told)
 
 
 def references(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str]) -> None:

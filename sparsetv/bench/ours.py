@@ -10,6 +10,7 @@ from sparsetv.bench.lab import Lab
 from sparsetv.bench.method import Maker, Merged
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import Base, base_of
+from sparsetv.compose.files import other_files
 from sparsetv.compose.mix import Mix, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
@@ -26,7 +27,8 @@ def stitched(kind: str, scale: str, *, rule: str = "mean") -> Maker:
 
 def _stitched(lab: Lab, names: Sequence[str], *, kind: str, scale: str, rule: str) -> Merged:
     tasks = [lab.packed(name, kind) for name in names]
-    base = base_of(open_checkpoint(lab.suite.base), {})
+    checkpoint = open_checkpoint(lab.suite.base)
+    base = base_of(checkpoint, other_files(checkpoint.location.directory))
     examples = {name: lab.suite.task(name).train for name in names} if scale == "fit" else {}
     options, combination = StitchOptions(rule=rule, scale=scale, fit=examples), find_rule(rule, min_tasks=2)
     active = activate(base, tasks, options, combination, lab.progress)

@@ -35,7 +35,7 @@ def retention(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     names = checked(lab)
     if len(names) < 3:
         raise UsageError("retention holds one task out and merges the rest: three tasks or more are needed")
-    recorder, chosen = lab.recorder("retention"), choose(methods, default=METHODS)
+    chosen, recorder = choose(methods, default=METHODS), lab.recorder("retention")
     for held in names:
         rest = [name for name in names if name != held]
         probe = Probe(lab.subject(held))

@@ -34,13 +34,14 @@ def runtime(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     Methods start from checkpoints, with nothing packed and nothing tuned; models are built and data is read before,
     for every method alike. What learns or tunes runs once, the rest five times, of which the median counts.
     """
-    names, recorder = checked(lab), lab.recorder("runtime")
+    names, chosen = checked(lab), choose(methods)
+    recorder = lab.recorder("runtime")
     _on_disk(lab, names, recorder.measure, recorder.knows)
     for name in names:
         lab.subject(name)
     sources = [lab.suite.base, *(lab.suite.task(name).finetuned for name in names)]
     recorder.measure({"what": READING}, lambda: _repeated(partial(_read, sources), ROUNDS) | {"floor": None})
-    for key, method in choose(methods).items():
+    for key, method in chosen.items():
         row = recorder.measure({"what": key}, lambda m=method: _timed(lab, names, m))  # type: ignore[misc]
         lab.say(f"{method.label}: {row['seconds']:.2f} s, {row['peak_bytes'] / 1e6:,.0f} MB")
 
