@@ -60,7 +60,7 @@ def grams(body: Body, vector: Tensors, *, progress: Progress | None = None) -> d
         progress: Called after each batch.
 
     Returns:
-        For each tensor in scope that is a linear layer's whole weight.
+        For each tensor in scope that is a linear layer's weight, all of it or the rows of some outputs.
 
     Raises:
         NamesError: The vector has other tensors than the scope.
@@ -145,8 +145,8 @@ def _counter(body: Body, part: Part) -> _Counter | None:
         return None
     module = body.model.get_submodule(_module_of(part))
     axis = 1 if isinstance(module, nn.Linear) else 0 if isinstance(module, Conv1D) else None
-    if axis is None or part.live.shape[axis] != part.parameter.shape[axis]:
-        return None
+    if axis is None or part.live.shape[axis] != part.parameter.shape[axis] or part.place.strides[1] > 1:
+        return None  # a part of the inputs, or a weight that is transposed on loading
     width = part.live.shape[axis]
     return _Counter(axis, torch.zeros(width, width, device=body.device))
 
