@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,7 +213,7 @@ def test_stored_bytes_are_those_of_files_that_give_everything_back() -> None:
     assert size < len(shared) + 3 * 4000 / 8 + 100
 
 
-MERGES: list[Callable[[Sequence[Tensors]], object]] = [
+MERGES: list[Callable[[Sequence[Tensors]], Any]] = [
     total, mean, arithmetic, ties, dare, lambda vectors: tall_masks(vectors, factor=0.4),
 ]  # fmt: skip
 
@@ -228,3 +229,13 @@ def test_vectors_that_do_not_fit_together_are_refused(merge: Callable[[Sequence[
         merge([one, {**one, "a": torch.ones(1)}])
     with pytest.raises(ShapeError, match=r"b, task 0: expected torch.float32.*; found torch.bfloat16"):
         merge([{**one, "b": torch.ones(2, 2, dtype=torch.bfloat16)}])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("merge", MERGES[:-1])
+def test_a_gpu_gives_the_same_merge(merge: Callable[[Sequence[Tensors]], Tensors]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = [{"a": torch.randn(300, 70, generator=generator), "b": torch.ones(50)} for _ in range(3)]
+    there = merge([{name: tensor.cuda() for name, tensor in vector.items()} for vector in vectors])
+    for name, tensor in merge(vectors).items():
+        assert torch.equal(there[name].cpu(), tensor)
