@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsetv.compose.combine import full
+from sparsetv.compose.combine import full, union
 from sparsetv.errors import UsageError
 from sparsetv.masks import Mask, jaccard, overlap
 from sparsetv.rules import Term, coverage, find_rule
@@ -104,3 +104,10 @@ def test_overlap_and_jaccard_are_those_of_sets(first: dict[str, set[int]], secon
     assert jaccard(*masks) == (len(flat[0] & flat[1]) / union if union else 0.0)
     assert masks[0].nnz == len(flat[0])
     assert masks[0].density == (len(flat[0]) / (21 * len(first)) if first else 0.0)
+
+
+@given(st.lists(st.sets(st.integers(0, 2**40) | st.integers(0, 30), max_size=40), min_size=1, max_size=6))
+def test_union_of_sorted_positions(kept: list[set[int]]) -> None:
+    found = union([np.array(sorted(one), np.int64) for one in kept])
+    assert found.dtype == np.int64
+    assert found.tolist() == sorted(set().union(*kept))
