@@ -1,7 +1,7 @@
 """Examples from JSON lines or a data set of the hub."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def read_examples(source: str | Path, *, labelled: bool = True) -> list[Example]
     """
     file = Path(source)
     if file.is_file():
-        rows: Iterable[tuple[str, Any]] = _lines(file)
+        rows: Iterable[tuple[str, Any]] = json_lines(file)
         folder = file.parent
     else:
         rows, folder = _data_set(str(source)), Path()
@@ -70,7 +70,15 @@ def read_examples(source: str | Path, *, labelled: bool = True) -> list[Example]
     return examples
 
 
-def _lines(file: Path) -> Iterable[tuple[str, Any]]:
+def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """(where it stands, value) of every line that is not blank.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is not UTF-8, or a line is not JSON.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"{file}: no such file")
     for number, line in enumerate(_read(file).split("\n"), start=1):
         if line.strip():
             where = f"{file}:{number}"
