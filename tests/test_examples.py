@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +44,36 @@ def test_kinds_are_not_mixed(tmp_path: Path) -> None:
         read_examples(lines(tmp_path / "d.jsonl", rows))
 
 
-def test_a_data_set_comes_from_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is an extra: a module of its name with its one function stands in for it here."""
-    asked = []
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], Any]:
+    """The package is an extra: a module of its name with its one function stands in for it, over these sets."""
+    sets: dict[tuple[str, ...], Any] = {}
 
-    def load_dataset(name: str, *, split: str) -> list[dict[str, Any]]:
-        asked.append((name, split))
-        if name == "gone":
+    def load_dataset(*name: str, split: str) -> Any:
+        if (*name, split) not in sets:
             raise ValueError("no such set")
-        return [{"text": "a", "label": 1}]
+        return sets[(*name, split)]
 
     module = types.ModuleType("datasets")
     module.load_dataset = load_dataset  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", module)
-    assert read_examples("org/set:validation") == [Example("a", None, 1)]
-    assert read_examples("org/set") == [Example("a", None, 1)]
-    assert asked == [("org/set", "validation"), ("org/set", "train")]
+    return sets
+
+
+def test_a_data_set_comes_from_its_package(hub: dict[tuple[str, ...], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub["org/set", "validation"] = [{"text": "a", "label": 1}]
+    hub["org/set", "train"] = [{"text": "b", "label": 1}]
+    hub["org/set", "train[:10%]"] = [{"text": "c", "label": 1}]
+    hub["org/set", "first", "validation"] = [{"text": "d", "label": 1}]
+    hub["org/set", "first", "test[1:2]"] = [{"text": "e", "label": 1}]
+    for name, text in (
+        ("org/set:validation", "a"),
+        ("org/set", "b"),
+        ("org/set:train[:10%]", "c"),
+        ("org/set:first:validation", "d"),
+        ("org/set:first:test[1:2]", "e"),
+    ):
+        assert read_examples(name) == [Example(text, None, 1)]
     with pytest.raises(NotFoundError, match=r"gone: cannot be loaded as a data set \(no such set\)"):
         read_examples("gone")
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -66,6 +81,72 @@ def test_a_data_set_comes_from_its_package(monkeypatch: pytest.MonkeyPatch) -> N
         read_examples("org/set")
     with pytest.raises(NotFoundError, match=r"x\.jsonl: no such file$"):
         read_examples("x.jsonl")
+
+
+def test_minus_one_is_no_label_on_the_hub(hub: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": -1}]
+    hub["set", "train"] = rows
+    assert read_examples("set") == [Example("a", None, 1)]
+    assert [example.label for example in read_examples("set", labelled=False)] == [1, None]
+    hub["set", "test"] = rows[1:]
+    with pytest.raises(FormatError, match="set:test: no examples"):
+        read_examples("set:test")
+    assert [example.label for example in read_examples(lines(tmp_path / "d.jsonl", rows))] == [1, -1]
+
+
+def test_columns_of_other_names(hub: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+    row = {"premise": "a", "hypothesis": "b", "text": "c", "label": 2, "gold": "no", "number": 7}
+    file = lines(tmp_path / "d.jsonl", [row])
+    pair = {"text_a": "premise", "text_b": "hypothesis"}
+    assert read_examples(file, columns=pair) == [Example("a", "b", 2)]
+    assert read_examples(file, columns={**pair, "label": "gold"}) == [Example("a", "b", "no")]
+    assert read_examples(file, columns={"text": "hypothesis"}) == [Example("b", None, 2)]
+    asked = {"prompt": "premise", "completion": "hypothesis"}
+    assert read_examples(file, columns=asked) == [Example("a", None, None, completion="b")]
+    hub["set", "train"] = [row, {**row, "gold": -1}]
+    assert read_examples("set", columns={**pair, "label": "gold"}) == [Example("a", "b", "no")]
+    with pytest.raises(FormatError, match=r"d\.jsonl:1: has no 'question'; it has premise, hypothesis, text"):
+        read_examples(file, columns={"text": "question"})
+    with pytest.raises(UsageError, match="no column of an example is called 'sentence'; there are text, text_a"):
+        read_examples(file, columns={"sentence": "text"})
+    with pytest.raises(FormatError, match=r"d\.jsonl:1: needs a `label`"):
+        read_examples(lines(tmp_path / "d.jsonl", [[1]]), columns=pair)
+
+
+class ImageSet:
+    """Rows as `datasets` gives them: images as objects, or cast to bytes when that is asked for."""
+
+    def __init__(self, rows: list[dict[str, Any]], feature: Any) -> None:
+        self.rows, self.features = rows, {"img": feature, "label": None}
+
+    def cast_column(self, column: str, feature: Any) -> "ImageSet":
+        assert not feature.decode
+        stored = [{**row, column: {"bytes": row[column], "path": None}} for row in self.rows]
+        return ImageSet(stored, feature)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.rows[number]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+
+def test_images_of_a_data_set_are_read_when_they_are_encoded(hub: dict[tuple[str, ...], Any], tmp_path: Path) -> None:
+    feature = type("Image", (), {"__init__": lambda self, decode=True: setattr(self, "decode", decode)})
+    rows = []
+    for level in (0, 255):
+        Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(tmp_path / "x.png")
+        rows.append({"img": (tmp_path / "x.png").read_bytes(), "label": level // 255})
+    hub["set", "train"] = ImageSet([*rows, {"img": b"none", "label": 0}], feature())
+    examples = read_examples("set", columns={"image": "img"})
+    assert [example.kind for example in examples] == ["image"] * 3
+    assert len(set(examples)) == 3
+    model, processor = classifier_of_images(tmp_path)
+    (batch,) = encode(model, processor, examples[:2], batch_size=2)
+    assert batch["labels"].tolist() == [0, 1]
+    assert batch["pixel_values"].mean(dim=(1, 2, 3)).tolist() == [-1.0, 1.0]
+    with pytest.raises(FormatError, match="set, row 2: cannot be read as an image"):
+        encode(model, processor, examples[2:], batch_size=1)
 
 
 @given(
@@ -128,19 +209,23 @@ def test_a_text_without_completion_counts_whole_and_long_ones_are_cut(tmp_path: 
     assert torch.equal(batch["labels"], batch["input_ids"])
 
 
-def test_images_go_through_the_model_s_processor(tmp_path: Path) -> None:
+def classifier_of_images(tmp_path: Path) -> tuple[Any, Any]:
     processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 4, "width": 4}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    config = transformers.ViTConfig(
+        image_size=4, patch_size=2, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    return transformers.ViTForImageClassification(config), loaded
+
+
+def test_images_go_through_the_model_s_processor(tmp_path: Path) -> None:
     Image.fromarray(np.full((9, 7, 3), 255, np.uint8)).save(tmp_path / "white.png")
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no image")
     rows = [{"image": "white.png", "label": 1}, {"image": "black.png", "label": 0}]
     examples = read_examples(lines(tmp_path / "d.jsonl", rows))
-    config = transformers.ViTConfig(
-        image_size=4, patch_size=2, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    model = transformers.ViTForImageClassification(config)
-    loaded = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    model, loaded = classifier_of_images(tmp_path)
     (batch,) = encode(model, loaded, examples, batch_size=2)
     assert batch["pixel_values"].shape == (2, 3, 4, 4)
     assert batch["labels"].tolist() == [1, 0]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sparsetv.errors import FormatError, NotFoundError, UsageError
+from sparsetv.examples.hub import Pixels
 from sparsetv.examples.reading import Example
 from sparsetv.models import is_causal
 
@@ -118,12 +119,13 @@ def _images(processor: Any, examples: Sequence[Example], mode: str) -> Batch:
         raise NotFoundError("images need the package pillow: pip install 'sparsetv[data]'") from None
     opened = []
     for example in examples:
-        path = example.image or Path()
-        if not path.is_file():
-            raise NotFoundError(f"{path}: no such image")
+        source = example.image or Path()
+        where = source.where if isinstance(source, Pixels) else str(source)
+        if isinstance(source, Path) and not source.is_file():
+            raise NotFoundError(f"{where}: no such image")
         try:
-            with Image.open(path) as image:
+            with Image.open(source.open() if isinstance(source, Pixels) else source) as image:
                 opened.append(image.convert(mode))
         except (UnidentifiedImageError, OSError) as error:
-            raise FormatError(f"{path}: cannot be read as an image ({error})") from None
+            raise FormatError(f"{where}: cannot be read as an image ({error})") from None
     return {"pixel_values": processor(images=opened, return_tensors="pt")["pixel_values"]}

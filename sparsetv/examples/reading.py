@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.errors import FormatError, NotFoundError, UsageError
+from sparsetv.examples.hub import Pixels, data_set
+
+COLUMNS = ("text", "text_a", "text_b", "image", "prompt", "completion", "label")
+"""What a line may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +21,14 @@ class Example:
         text: The text, the first of two, or the prompt; empty for an image.
         pair: The second text, if there is one.
         label: A class index or a label's name; None where there is none.
-        image: Path of an image file.
+        image: Path of an image file, or an image in a data set.
         completion: What a causal model shall say after `text`.
     """
 
     text: str
     pair: str | None
     label: int | str | None
-    image: Path | None = None
+    image: Path | Pixels | None = None
     completion: str | None = None
 
     @property
@@ -37,27 +41,38 @@ class Example:
         return "text" if self.pair is None else "pair"
 
 
-def read_examples(source: str | Path, *, labelled: bool = True) -> list[Example]:
+def read_examples(
+    source: str | Path, *, labelled: bool = True, columns: Mapping[str, str] | None = None
+) -> list[Example]:
     """Read examples: lines of JSON in a file, or rows of a data set of the hub.
 
     A line is `{"text": …}`, `{"text_a": …, "text_b": …}` or `{"image": PATH}` (relative to the file) with a `label`
-    (an integer or a name), or `{"prompt": …, "completion": …}`.
+    (an integer or a name), or `{"prompt": …, "completion": …}`. Rows of a data set whose label is -1 have none, as is
+    the hub's custom; where labels are needed, they are left out.
 
     Args:
-        source: A file, or `NAME[:SPLIT]` of a data set that the package `datasets` loads (split `train` if not named).
+        source: A file, or a data set that the package `datasets` loads: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`,
+            as in `nyu-mll/glue:mnli:validation_matched` (split `train` if not named).
         labelled: Whether each example must have a label or a completion.
+        columns: Where columns have other names: theirs by ours, as in `{"text_a": "premise", "text_b": "hypothesis"}`.
+            Nothing else of a row is read then, but for its `label`.
 
     Raises:
         NotFoundError: There is no such file or data set, or `datasets` is not installed.
         FormatError: A line is something else; the message has its number.
+        UsageError: `columns` has a name that is none of ours.
     """
+    _check_columns(columns or {})
     file = Path(source)
     if file.is_file():
         rows: Iterable[tuple[str, Any]] = json_lines(file)
         folder = file.parent
     else:
-        rows, folder = _data_set(str(source)), Path()
-    examples = [_example(row, where, folder=folder, labelled=labelled) for where, row in rows]
+        rows, folder = data_set(str(source), columns or {}, labelled=labelled), Path()
+    examples = [
+        _example(_renamed(row, columns, where) if columns else row, where, folder=folder, labelled=labelled)
+        for where, row in rows
+    ]
     if not examples:
         raise FormatError(f"{source}: no examples")
     kinds = sorted({example.kind for example in examples})
@@ -95,22 +110,21 @@ def _read(file: Path) -> str:
         raise FormatError(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
-def _data_set(name: str) -> Iterable[tuple[str, Any]]:
-    """Rows of a data set by the hub's name."""
-    if name.endswith((".jsonl", ".json", ".txt", ".csv")) or name.startswith((".", "/")):
-        raise NotFoundError(f"{name}: no such file")
-    try:
-        import datasets  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415  an extra
-    except ImportError:
-        raise NotFoundError(
-            f"{name}: no such file; for a data set of the hub install the extra: pip install 'sparsetv[data]'"
-        ) from None
-    repository, _, split = name.partition(":")
-    try:
-        found: Any = datasets.load_dataset(repository, split=split or "train")
-    except Exception as error:  # the package raises anything at all for a set that it cannot load
-        raise NotFoundError(f"{name}: cannot be loaded as a data set ({error})") from error
-    return ((f"{name}, row {number}", dict(row)) for number, row in enumerate(found))
+def _check_columns(columns: Mapping[str, str]) -> None:
+    odd = sorted(columns.keys() - set(COLUMNS))
+    if odd:
+        raise UsageError(f"no column of an example is called {odd[0]!r}; there are {', '.join(COLUMNS)}")
+
+
+def _renamed(row: Any, columns: Mapping[str, str], where: str) -> Any:
+    """A row with its columns under our names."""
+    if not isinstance(row, dict):
+        return row
+    for theirs in columns.values():
+        if theirs not in row:
+            raise FormatError(f"{where}: has no {theirs!r}; it has {', '.join(map(str, row)) or 'nothing'}")
+    label = {"label": row["label"]} if "label" in row else {}
+    return {**label, **{ours: row[theirs] for ours, theirs in columns.items()}}
 
 
 def _example(row: Any, where: str, *, folder: Path, labelled: bool) -> Example:
@@ -126,6 +140,8 @@ def _example(row: Any, where: str, *, folder: Path, labelled: bool) -> Example:
         return Example(value["text"], None, label)
     if isinstance(value.get("text_a"), str) and isinstance(value.get("text_b"), str):
         return Example(value["text_a"], value["text_b"], label)
+    if isinstance(value.get("image"), Pixels):
+        return Example("", None, label, image=value["image"])
     if isinstance(value.get("image"), str):
         return Example("", None, label, image=folder / value["image"])
     raise FormatError(
