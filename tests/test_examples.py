@@ -18,6 +18,7 @@ from tiny import SIZES, VOCABULARY, add_tokenizer, lines
 
 from sparsetv.errors import FormatError, NotFoundError, UsageError
 from sparsetv.examples.encoding import IGNORED, encode
+from sparsetv.examples.hub import class_names
 from sparsetv.examples.reading import Example, read_examples
 from sparsetv.examples.sampling import sample
 from sparsetv.objective.loss import task_loss
@@ -111,6 +112,16 @@ def test_columns_of_other_names(hub: dict[tuple[str, ...], Any], tmp_path: Path)
         read_examples(file, columns={"sentence": "text"})
     with pytest.raises(FormatError, match=r"d\.jsonl:1: needs a `label`"):
         read_examples(lines(tmp_path / "d.jsonl", [[1]]), columns=pair)
+
+
+def test_names_of_classes_come_with_a_data_set(hub: dict[tuple[str, ...], Any]) -> None:
+    named = types.SimpleNamespace(names=["annual_crop land", "forest"])
+    hub["set", "test"] = types.SimpleNamespace(features={"label": named, "other": None})
+    assert class_names("set:test") == ("annual crop land", "forest")
+    with pytest.raises(FormatError, match="set:test: its column 'other' names no classes"):
+        class_names("set:test", column="other")
+    with pytest.raises(NotFoundError, match="gone: cannot be loaded"):
+        class_names("gone")
 
 
 class ImageSet:

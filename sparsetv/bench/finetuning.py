@@ -73,7 +73,7 @@ def finetune(
     if not task.train:
         raise UsageError(f"{task.name}: the suite names no training data")
     base = open_checkpoint(suite.base)
-    examples = read_examples(task.train)
+    examples = read_examples(task.train, columns=task.columns)
     how = _how(base, examples, suite, plan)
 
     def make(folder: Path) -> None:
@@ -134,7 +134,7 @@ def _save(model: Any, processor: Any, folder: Path) -> None:
 
 
 def _score(target: Path, suite: Suite, task: Task, plan: Plan) -> Score:
-    examples = read_examples(task.test)
+    examples = read_examples(task.test, columns=task.columns)
     model, processor = load(target, None, images=examples[0].kind == "image")
     device = find_device(plan.device)
     with precisely(device, plan.recipe.precision):

@@ -22,12 +22,14 @@ class Task:
     Attributes:
         name: Unique in the suite, usable as a file's name.
         finetuned: Checkpoint directory or hub id.
-        train, test: JSON lines, or `NAME[:SPLIT]` of a data set of the hub; empty where there are none.
+        train, test: JSON lines, or a data set of the hub (`NAME`, `NAME:SPLIT`, `NAME:CONFIG:SPLIT`); empty where there
+            are none.
         metric: `accuracy`, or `f1` of class 1.
         kind: How a model is scored: `classify` by its own head, `zero-shot` by an image encoder and the names of
             classes, `choices` by the likelihood of each answer.
         note: What else tells it apart, such as how it was fine-tuned.
-        settings: Of the kind, such as a prompt.
+        settings: `columns`, where those of the data have other names (`read_examples`); of `zero-shot`, `template`, one
+            or several, and `names` of the classes where the data set has none; of `choices`, `measure`.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Task:
     kind: str = "classify"
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Names of the data's columns by those of `read_examples`; empty where they are the same."""
+        found: Mapping[str, str] = self.settings.get("columns", {})
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ class Suite:
         precision: `fp32`, or `bf16` for matrix products in bfloat16.
         seed: Of everything drawn at random.
         about: A sentence for the reader of the results.
-        paper: Published figures by experiment and method, to stand beside ours.
+        paper: Published figures, to stand beside ours: by experiment (`merge`, `grafted`, `groups`), method, and task,
+            group or `average`.
     """
 
     name: str

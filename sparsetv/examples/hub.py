@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sparsetv.errors import NotFoundError
+from sparsetv.errors import FormatError, NotFoundError
 
 _NO_LABEL = -1
 
@@ -56,6 +56,19 @@ def data_set(name: str, columns: Mapping[str, str], *, labelled: bool) -> Iterat
         if stored is not None:
             row[image] = Pixels(stored, number, image, where)
         yield where, row
+
+
+def class_names(name: str, *, column: str = "label") -> tuple[str, ...]:
+    """Names of the classes that a data set's labels mean, underscores as spaces.
+
+    Raises:
+        NotFoundError: There is no such data set, or `datasets` is not installed.
+        FormatError: The column names no classes.
+    """
+    names = getattr((getattr(_load(name), "features", None) or {}).get(column), "names", None)
+    if not names:
+        raise FormatError(f"{name}: its column {column!r} names no classes; name them in the suite: settings.names")
+    return tuple(str(own).replace("_", " ") for own in names)
 
 
 def _load(name: str) -> Any:

@@ -1,8 +1,8 @@
 """What masks and values are learned from: a task's examples, or random inputs and the fine-tune's own answers."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Learn:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `fp32`, or `bf16` for matrix products in bfloat16.
         checkpointing: Recompute activations in the backward pass: less memory, more time.
+        columns: Names of the data's columns by those of `read_examples`; empty where they are the same.
     """
 
     data: str | Path = RANDOM
@@ -54,6 +55,7 @@ class Learn:
     device: str = "auto"
     precision: str = "fp32"
     checkpointing: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_objective(vector: TaskVector, task: Carrier, learn: Learn, *, seed: int) -> "Objective":
@@ -103,7 +105,7 @@ def _examples(vector: TaskVector, model: "nn.Module", learn: Learn, seed: int) -
     from sparsetv.examples.reading import read_examples  # noqa: PLC0415
     from sparsetv.examples.sampling import sample  # noqa: PLC0415
 
-    chosen: list[Example] = sample(read_examples(learn.data, labelled=False), shots=learn.shots, seed=seed)
+    chosen: list[Example] = sample(read_examples(learn.data, labelled=False, columns=learn.columns), shots=learn.shots, seed=seed)
     if learn.target == "finetuned":
         chosen = [replace(example, label=None) for example in chosen]
     images = chosen[0].kind == "image"
