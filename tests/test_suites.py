@@ -1,8 +1,9 @@
-"""Suites: the digits that are made on the spot."""
+"""Suites: the digits that are made on the spot, and those that are written down."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
+from benchmarks import choices_data
 from sparsetv.bench.digits import make_digits
 from sparsetv.bench.suite import Suite, read_suite
 from sparsetv.demo import train
@@ -17,8 +19,10 @@ from sparsetv.demo.accuracy import accuracy
 from sparsetv.demo.data import TASKS, load
 from sparsetv.demo.model import read_classifier
 from sparsetv.errors import NotFoundError, OutputError
+from sparsetv.evaluation.choices import MEASURES, Choice, read_choices
 from sparsetv.examples.encoding import encode
-from sparsetv.examples.reading import read_examples
+from sparsetv.examples.hub import split_name
+from sparsetv.examples.reading import COLUMNS, read_examples
 from sparsetv.jobs.evaluate import evaluate
 
 
@@ -123,3 +127,94 @@ def test_the_suite_of_sentences_finds_models_and_data_in_two_folders(tmp_path: P
     alone = suite.task("TREC-sgd")
     assert alone.finetuned == str(tmp_path / "models/TREC-sgd")
     assert (alone.test, alone.note) == (str(tmp_path / "data/TREC/test.jsonl"), "SGD")
+
+
+WRITTEN = ("sentences", "roberta12", "clip8", "gpt2xl3")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_suites_are_read(name: str) -> None:
+    suite = read_suite(SUITES / f"{name}.toml")
+    assert suite.name == name
+    assert suite.about
+    for task in suite.tasks:
+        assert task.train != task.test != ""
+        repository, _, split = split_name(task.test)
+        assert task.test.endswith(".jsonl") or (repository.count("/") == 1 and split in task.test)
+        assert set(task.settings) <= {"columns", "template", "names", "measure"}
+        assert set(task.columns) <= set(COLUMNS)
+        assert task.kind != "zero-shot" or all("{}" in text for text in task.settings["template"])
+        assert task.kind != "choices" or task.settings["measure"] in MEASURES
+
+
+def test_every_suite_is_tested() -> None:
+    assert sorted(path.stem for path in SUITES.glob("*")) == sorted(WRITTEN)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_published_figures_are_of_tasks_and_agree_with_their_averages(name: str) -> None:
+    suite = read_suite(SUITES / f"{name}.toml")
+    names = {task.name for task in suite.tasks}
+    for experiment, methods in suite.paper.items():
+        for method, values in methods.items():
+            assert set(values) <= (set(suite.groups) if experiment == "groups" else {*names, "average"})
+            assert all(0 < value <= 1 for value in values.values())
+            if set(values) > names:
+                mean = sum(values[own] for own in names) / len(names)
+                assert values["average"] == pytest.approx(mean, abs=1.1e-3), method
+
+
+def test_figures_that_no_copy_of_the_paper_shows_are_left_out() -> None:
+    paper = read_suite(SUITES / "roberta12.toml").paper
+    assert [method for method, values in paper["merge"].items() if len(values) < 13] == ["TIES"]
+    assert "SNLI" not in paper["merge"]["TIES"]
+    assert paper["merge"]["Localize-and-Stitch (dataless)"]["TREC"] == 0.462
+    assert paper["grafted"]["Panigrahi et al."]["QQP"] == 0.693
+    assert read_suite(SUITES / "clip8.toml").paper == {}
+
+
+# The data of gpt2xl3
+
+
+def test_benchmarks_and_surrogates_become_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def question(number: int, answer: int, subject: str = "us_history") -> dict[str, Any]:
+        choices = [f"{letter}{number}" for letter in "stuv"]
+        return {"question": f"Q{number}", "subject": subject, "choices": choices, "answer": answer}
+
+    sets: dict[str, list[dict[str, Any]]] = {
+        "cais/mmlu:all:test": [question(1, 2)],
+        "cais/mmlu:all:dev": [question(2, 0), question(3, 1, "law"), question(4, 3)],
+        "allenai/ai2_arc:ARC-Challenge:test": [
+            {"question": "Why?", "choices": {"text": ["so", "no"], "label": ["1", "2"]}, "answerKey": "2"}
+        ],
+        "truthfulqa/truthful_qa:multiple_choice:validation": [
+            {"question": "Who?", "mc2_targets": {"choices": ["I", "you", "we"], "labels": [1, 0, 1]}}
+        ],
+        "tatsu-lab/alpaca:train": [{"instruction": "Add.", "input": "1 1", "output": "2"}],
+        "openai/gsm8k:main:train": [{"question": "1 + 1?", "answer": "2"}],
+        "hotpotqa/hotpot_qa:distractor:train": [{"question": "Where?", "answer": "here"}],
+    }
+    monkeypatch.setattr(choices_data, "data_set", lambda name, columns, *, labelled: (("", row) for row in sets[name]))
+    choices_data.main(["-o", str(tmp_path)])
+    (mmlu,) = read_choices(tmp_path / "mmlu.jsonl")
+    assert mmlu.prompt == (
+        "The following are multiple choice questions (with answers) about us history.\n\n"
+        "Q2\nA. s2\nB. t2\nC. u2\nD. v2\nAnswer: A\n\n"
+        "Q4\nA. s4\nB. t4\nC. u4\nD. v4\nAnswer: D\n\n"
+        "Q1\nA. s1\nB. t1\nC. u1\nD. v1\nAnswer:"
+    )
+    assert (mmlu.choices, mmlu.right) == ((" A", " B", " C", " D"), (False, False, True, False))
+    (arc,) = read_choices(tmp_path / "arc.jsonl")
+    assert arc == Choice("Question: Why?\nAnswer:", (" so", " no"), (False, True))
+    (truth,) = read_choices(tmp_path / "truthfulqa.jsonl")
+    assert truth.prompt.endswith("in Barcelona, Spain.\n\nQ: Who?\nA:")
+    assert (truth.choices, truth.right) == ((" I", " you", " we"), (True, False, True))
+    (alpaca,) = read_examples(tmp_path / "alpaca.jsonl")
+    assert alpaca.text == "### Instruction:\nAdd.\n\n### Input:\n1 1\n\n### Response:\n"
+    assert alpaca.completion == "2"
+    assert read_examples(tmp_path / "gsm8k.jsonl")[0].completion == " 2"
+    assert read_examples(tmp_path / "hotpotqa.jsonl")[0].text == "Question: Where?\nAnswer:"
+    suite = read_suite(SUITES / "gpt2xl3.toml", data=tmp_path)
+    assert all(Path(task.train).is_file() and Path(task.test).is_file() for task in suite.tasks)
+    sets.clear()
+    choices_data.main(["-o", str(tmp_path)])  # what is there is not made again
