@@ -39,6 +39,7 @@ def options_of(kind: str, suite: Suite, task: Task, *, device: str = "auto") -> 
         max_length=suite.max_length,
         precision=suite.precision,
         device=device,
+        columns=task.columns,
     )
     options = PackOptions(density=float(match["share"]) / 100, seed=suite.seed, learn=learn)
     if match["tensor"]:

@@ -67,7 +67,7 @@ def read_questions(source: str, task: Task, model: nn.Module, processor: Process
         processor: Its tokenizer or image processor.
         max_length: Longer texts are cut to so many tokens.
     """
-    examples = read_examples(source)
+    examples = read_examples(source, columns=task.columns)
 
     def encoder(chosen: Sequence[Example]) -> list[Batch]:
         return encode(model, processor(chosen[0].kind), chosen, batch_size=_BATCH, max_length=max_length)
