@@ -13,7 +13,7 @@ from sparsetv.bench.kinds import options_of
 from sparsetv.bench.machine import machine
 from sparsetv.bench.subject import Subject, checkpoint_files
 from sparsetv.bench.suite import Suite
-from sparsetv.errors import LimitError, UsageError
+from sparsetv.errors import LimitError, ProbeError, UsageError
 from sparsetv.jobs.pack import pack_files
 from sparsetv.merging.vectors import Tensors
 from sparsetv.progress import Progress
@@ -136,7 +136,7 @@ def left_out(lab: Lab, what: str, *, never: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, LimitError) as error:
+    except (UsageError, LimitError, ProbeError) as error:
         if never:
             raise
         lab.say(f"{what}: left out ({error})")

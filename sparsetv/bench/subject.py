@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparsetv.bench.scoring import Questions, read_questions
+from sparsetv.bench.scoring import Answers, Questions, by_names, read_answers, read_questions
 from sparsetv.bench.suite import Suite, Task
 from sparsetv.bench.training import Epoch, shuffled
 from sparsetv.checkpoint.reading import open_checkpoint
@@ -44,10 +44,12 @@ class Subject:
         self.names = self.vector.comparable()
         self.carried = carry(self.vector, self.names, name=task.name)
         self.device = find_device(device)
-        self.model = whole_model(self.carried, self.vector.finetuned).float().to(self.device)
+        encoder = whole_model(self.carried, self.vector.finetuned).float().to(self.device)
         base = self.vector.base
         shapes = {key: base.shape(key) for key in base.names}
-        self._places = find_places(self.model, shapes, names=self.names)
+        self._places = find_places(encoder, shapes, names=self.names)
+        zero_shot = task.kind == "zero-shot"
+        self.model = by_names(task, encoder, self.vector.base.location.directory) if zero_shot else encoder
 
     def deltas(self, names: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """The task vector, float32, on the CPU, by base name; of all shared tensors where no names are given."""
@@ -61,12 +63,12 @@ class Subject:
             part: `test`, or `validation`: a few training examples of each class.
         """
         self.set(deltas)
-        return self.questions(part).score(self.model, precision=self._suite.precision)
+        return self._asked(part).score(self.model, precision=self._suite.precision)
 
     def row(self, deltas: Tensors | None) -> dict[str, Any]:
         """What results say of a score on the test data."""
         value = self.score(deltas)
-        examples = len(self.questions("test").examples)
+        examples = len(self._asked("test").examples)
         return {"value": round(value, 6), "metric": self.task.metric, "examples": examples}
 
     def set(self, deltas: Tensors | None) -> None:
@@ -106,8 +108,8 @@ class Subject:
         Raises:
             UsageError: The task has no such data, or is no classification.
         """
-        if self.task.kind != "classify":
-            raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not {self.task.kind}")
+        if self.task.kind == "zero-shot":
+            raise UsageError(f"{self.task.name}: what is scored by the names of classes learns from no examples here")
         chosen = sample(self.questions(part).examples, shots=shots, seed=self._suite.seed)
         return encode(self.model, self._processor(chosen[0].kind), chosen, batch_size=size, max_length=self._length)
 
@@ -118,7 +120,13 @@ class Subject:
         return shuffled(self.model, processor, chosen, batch_size=size, max_length=self._length, seed=seed)
 
     def questions(self, part: str) -> Questions:
-        """The examples of a part: `train`, `validation` or `test`."""
+        """The examples of a part: `train`, `validation` or `test`.
+
+        Raises:
+            UsageError: The task is no classification, or the suite names no such data.
+        """
+        if self.task.kind == "choices":
+            raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not `choices`")
         return {"train": self._train, "validation": self._validation, "test": self._test}[part]
 
     @cached_property
@@ -135,23 +143,37 @@ class Subject:
     def _length(self) -> int:
         return self._suite.max_length
 
+    def _asked(self, part: str) -> Questions | Answers:
+        if self.task.kind == "choices" and part == "test":
+            return self._choices
+        return self.questions(part)
+
+    @cached_property
+    def _choices(self) -> Answers:
+        found = read_answers(self._source("test"), self.task, self._processor, max_length=self._length)
+        return found.first(self._limit)
+
     @cached_property
     def _train(self) -> Questions:
-        return self._read(self.task.train, "train")
+        return self._read("train")
 
     @cached_property
     def _test(self) -> Questions:
-        return self._read(self.task.test, "test").first(self._limit)
+        return self._read("test").first(self._limit)
 
     @cached_property
     def _validation(self) -> Questions:
         """Training examples that learning, which draws with the suite's own seed, does not draw first."""
         return self._train.sampled(VALIDATION_SHOTS, seed=self._suite.seed + 1)
 
-    def _read(self, source: str, part: str) -> Questions:
+    def _read(self, part: str) -> Questions:
+        return read_questions(self._source(part), self.task, self.model, self._processor, max_length=self._length)
+
+    def _source(self, part: str) -> str:
+        source = self.task.train if part == "train" else self.task.test
         if not source:
             raise UsageError(f"{self.task.name}: the suite names no {part} data")
-        return read_questions(source, self.task, self.model, self._processor, max_length=self._length)
+        return source
 
     def _processor(self, kind: str) -> object:
         sides = (self.vector.finetuned.location.directory, self.vector.base.location.directory)

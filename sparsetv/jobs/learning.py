@@ -105,7 +105,9 @@ def _examples(vector: TaskVector, model: "nn.Module", learn: Learn, seed: int) -
     from sparsetv.examples.reading import read_examples  # noqa: PLC0415
     from sparsetv.examples.sampling import sample  # noqa: PLC0415
 
-    chosen: list[Example] = sample(read_examples(learn.data, labelled=False, columns=learn.columns), shots=learn.shots, seed=seed)
+    chosen: list[Example] = sample(
+        read_examples(learn.data, labelled=False, columns=learn.columns), shots=learn.shots, seed=seed
+    )
     if learn.target == "finetuned":
         chosen = [replace(example, label=None) for example in chosen]
     images = chosen[0].kind == "image"
