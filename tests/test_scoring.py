@@ -12,8 +12,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import VOCABULARY, add_tokenizer, lines, texts, write_base, write_classifier
-from tokenizers import processors
+from tiny import VOCABULARY, clip, gpt, lines, texts, write_base, write_classifier
 
 from sparsetv.errors import FormatError, NotFoundError, UsageError
 from sparsetv.evaluation.choices import Choice, choices_accuracy, likelihoods, read_choices
@@ -57,17 +56,6 @@ def test_scores_count_what_a_model_says(tmp_path: Path) -> None:
 
 
 # Multiple choice
-
-
-def gpt(path: Path) -> tuple[Any, Any]:
-    torch.manual_seed(2)
-    config = transformers.GPT2Config(
-        vocab_size=40, n_positions=16, n_embd=8, n_layer=2, n_head=2, initializer_range=0.6
-    )
-    add_tokenizer(path)
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    return transformers.GPT2LMHeadModel(config).eval(), tokenizer
 
 
 def questions() -> list[dict[str, Any]]:
@@ -162,19 +150,6 @@ def test_questions_that_are_none_are_refused_with_their_line(row: object, messag
 
 
 # Classes by name
-
-
-def clip(path: Path) -> tuple[Any, Any]:
-    """A random CLIP whose texts end in a token of their own, as CLIP's do."""
-    torch.manual_seed(4)
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "initializer_range": 0.5}
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    text = {**sizes, **ids, "vocab_size": 40, "hidden_size": 16, "max_position_embeddings": 12}
-    vision = {**sizes, "image_size": 8, "patch_size": 4, "hidden_size": 12, "projection_dim": 6}
-    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
-    add_tokenizer(path)
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
-    return transformers.CLIPModel(config).eval(), tokenizer
 
 
 def clip_logits(model: Any, tokenizer: Any, image: torch.Tensor, texts_: list[str]) -> list[float]:

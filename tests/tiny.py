@@ -69,6 +69,31 @@ def write_classifier(
     return path
 
 
+def gpt(path: Path) -> tuple[Any, Any]:
+    """A random GPT-2, and a tokenizer that adds nothing to what it is given."""
+    torch.manual_seed(2)
+    config = transformers.GPT2Config(
+        vocab_size=40, n_positions=16, n_embd=8, n_layer=2, n_head=2, initializer_range=0.6
+    )
+    add_tokenizer(path)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    return transformers.GPT2LMHeadModel(config).eval(), tokenizer
+
+
+def clip(path: Path) -> tuple[Any, Any]:
+    """A random CLIP whose texts end in a token of their own, as CLIP's do."""
+    torch.manual_seed(4)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "initializer_range": 0.5}
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    text = {**sizes, **ids, "vocab_size": 40, "hidden_size": 16, "max_position_embeddings": 12}
+    vision = {**sizes, "image_size": 8, "patch_size": 4, "hidden_size": 12, "projection_dim": 6}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    add_tokenizer(path)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+    return transformers.CLIPModel(config).eval(), tokenizer
+
+
 def lines(path: Path, values: Sequence[object]) -> Path:
     path.write_text("".join(json.dumps(value) + "\n" for value in values))
     return path

@@ -8,6 +8,7 @@ from sparsetv.errors import UsageError
 from sparsetv.jobs.learning import Learn
 from sparsetv.jobs.options import PackOptions, RefitOptions
 from sparsetv.localize.names import LEARNING, LOCALIZERS
+from sparsetv.localize.scope import Scope
 from sparsetv.quantize.named import VALUES
 
 LOSSLESS = "lossless"
@@ -41,7 +42,8 @@ def options_of(kind: str, suite: Suite, task: Task, *, device: str = "auto") -> 
         device=device,
         columns=task.columns,
     )
-    options = PackOptions(density=float(match["share"]) / 100, seed=suite.seed, learn=learn)
+    scope = Scope.parse(suite.scope) if suite.scope else None
+    options = PackOptions(density=float(match["share"]) / 100, scope=scope, seed=suite.seed, learn=learn)
     if match["tensor"]:
         options = replace(options, allocation="tensor")
     if word == "budget":

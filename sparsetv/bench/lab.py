@@ -109,6 +109,7 @@ class Lab:
             "groups": {key: list(names) for key, names in suite.groups.items()},
             "max_length": suite.max_length,
             "precision": suite.precision,
+            "scope": list(suite.scope),
             "seed": suite.seed,
             "paper": dict(suite.paper),
         }

@@ -135,7 +135,10 @@ def by_names(task: Task, encoder: nn.Module, base: Path | None) -> nn.Module:
     names = list(given) if given else class_names(task.test, column=task.columns.get("label", "label"))
     try:
         with quiet():
-            clip: Any = transformers.CLIPModel.from_pretrained(base)
-    except (OSError, ValueError) as error:
+            kind: Any = transformers.CLIPModel
+            clip, told = kind.from_pretrained(base, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
         raise ProbeError(f"{task.name}: the base is no CLIP model ({error})") from None
+    if told["missing_keys"]:
+        raise ProbeError(f"{task.name}: the base is no CLIP model (it lacks {min(told['missing_keys'])})")
     return zero_shot_classifier(encoder, clip.eval(), find_processor(base), names, template)

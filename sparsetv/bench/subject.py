@@ -127,7 +127,8 @@ class Subject:
         """
         if self.task.kind == "choices":
             raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not `choices`")
-        return {"train": self._train, "validation": self._validation, "test": self._test}[part]
+        found: Questions = getattr(self, f"_{part}")  # read when it is first asked for
+        return found
 
     @cached_property
     def ceiling(self) -> float:

@@ -11,7 +11,7 @@ from sparsetv.errors import FormatError, NotFoundError, UsageError
 
 METRICS = ("accuracy", "f1")
 KINDS = ("classify", "zero-shot", "choices")
-_TOP = ("name", "about", "base", "max_length", "precision", "seed", "merged", "groups", "paper", "tasks")
+_TOP = ("name", "about", "base", "max_length", "precision", "scope", "seed", "merged", "groups", "paper", "tasks")
 _PER_TASK = ("name", "finetuned", "train", "test", "data", "metric", "kind", "note", "settings")
 
 
@@ -60,6 +60,7 @@ class Suite:
         groups: Further sets of tasks to merge, by name, such as `similar` and `dissimilar`.
         max_length: Longer texts are cut to so many tokens.
         precision: `fp32`, or `bf16` for matrix products in bfloat16.
+        scope: Where files keep entries, as on the command line: a preset and globs; the default one where empty.
         seed: Of everything drawn at random.
         about: A sentence for the reader of the results.
         paper: Published figures, to stand beside ours: by experiment (`merge`, `grafted`, `groups`), method, and task,
@@ -73,6 +74,7 @@ class Suite:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_length: int = 128
     precision: str = "fp32"
+    scope: tuple[str, ...] = ()
     seed: int = 0
     about: str = ""
     paper: Mapping[str, Any] = field(default_factory=dict)
@@ -173,6 +175,7 @@ def _parse(value: dict[str, Any], *, models: Path, data: Path) -> Suite:
         groups=groups,
         max_length=int(value.get("max_length", 128)),
         precision=_text(value, "precision") or "fp32",
+        scope=tuple(value.get("scope", ())),
         seed=int(value.get("seed", 0)),
         about=_text(value, "about"),
         paper=value.get("paper", {}),
