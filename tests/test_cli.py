@@ -33,11 +33,11 @@ from hostile import (
 from safetensors.numpy import load_file
 
 from sparsetv.cli import group
-from sparsetv.cli.output import human_bytes
 from sparsetv.jobs.options import PackOptions
 from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
 from sparsetv.taskfile import read_task
+from sparsetv.units import human_bytes
 
 COMMANDS = ("pack", "inspect", "verify", "stitch", "add", "remove", "tasks", "evaluate", "demo")
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparsetv.cli.output import human_bytes, plain, print_json
+from sparsetv.cli.output import plain, print_json
+from sparsetv.units import human_bytes
 
 if TYPE_CHECKING:
     from sparsetv.jobs.archived import ArchiveSummary

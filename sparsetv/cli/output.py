@@ -46,15 +46,6 @@ def progress_bars() -> Iterator[Progress]:
             bar.close()
 
 
-def human_bytes(size: float) -> str:
-    """Bytes with a decimal unit, three digits: 403 kB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.3g} {unit}"
-        size /= 1000
-    raise AssertionError  # the loop returns at GB
-
-
 def parse_numbers(pairs: tuple[str, ...], option: str) -> dict[str, float]:
     """`NAME=NUMBER` words as a dict."""
     numbers = {}

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsetv.cli.choosing import Choosing, choosing_options
-from sparsetv.cli.output import human_bytes, message, parse_numbers, print_json, progress_bars
+from sparsetv.cli.output import message, parse_numbers, print_json, progress_bars
+from sparsetv.units import human_bytes
 
 if TYPE_CHECKING:
     from sparsetv.task_vector import SparseTaskVector

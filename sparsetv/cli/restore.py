@@ -2,7 +2,8 @@
 
 import click
 
-from sparsetv.cli.output import human_bytes, print_json, progress_bars
+from sparsetv.cli.output import print_json, progress_bars
+from sparsetv.units import human_bytes
 
 
 @click.command()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sparsetv.cli.inspect import print_summary
-from sparsetv.cli.output import human_bytes, plain, print_json, progress_bars
+from sparsetv.cli.output import plain, print_json, progress_bars
+from sparsetv.units import human_bytes
 
 if TYPE_CHECKING:
     from sparsetv.store.fsck import Report
