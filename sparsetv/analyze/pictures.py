@@ -4,6 +4,7 @@ matplotlib is an extra, so it is imported where it is used. No figure is registe
 global state nothing is changed for longer than a picture takes.
 """
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -61,7 +62,7 @@ def draw_overlap(found: Overlap, *, kind: str) -> bytes:
         found: What to draw; legible for 2 to 12 tasks, numbers are left out above 16.
         kind: `png` or `svg`.
     """
-    names = [task.name for task in found.tasks]
+    names = [_literal(task.name) for task in found.tasks]
     n = len(names)
     side = max(3.4, 1.3 + 0.52 * n + 0.05 * max(map(len, names)))
     figure = _figure(2 * side + 4.4, side + 0.9)
@@ -87,7 +88,7 @@ def draw_where(found: Where, *, kind: str) -> bytes:
         found: What to draw; legible for up to 12 tasks.
         kind: `png` or `svg`.
     """
-    names = [task.name for task in found.tasks]
+    names = [_literal(task.name) for task in found.tasks]
     layers = _layer_names(found.together.layers)
     tall = max(1.7 + 0.42 * len(names), 1.6 + len(found.together.components) * max(0.34, 0.055 * len(names)))
     wide = max(4.2, 1.4 + 0.5 * len(layers) + 0.08 * max(map(len, names)))
@@ -116,7 +117,8 @@ def _save(figure: "Figure", kind: str) -> bytes:
 
     data = BytesIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with rc_context({"svg.hashsalt": "sparsetv", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": "sparsetv", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks is no reason to complain
         figure.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()
 
@@ -163,6 +165,11 @@ def _heatmap(
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.62
             text = _percent(number) if percent else f"{number:.2f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else _BLACK)
+
+
+def _literal(name: str) -> str:
+    """A name as it stands, not as a formula."""
+    return name.replace("$", r"\$")
 
 
 def _percent(share: float) -> str:
@@ -226,7 +233,9 @@ def _dots(axes: "Axes", found: Where, rows: Sequence[Sequence[float]]) -> None:
     for number, (task, row) in enumerate(zip(found.tasks, rows, strict=True)):
         shift = 0.0 if len(rows) == 1 else 0.6 * (number / (len(rows) - 1) - 0.5)
         heights = [place + shift for place in range(len(row))]
-        axes.scatter(row, heights, s=13, color=_TASKS[number % len(_TASKS)], zorder=3, linewidths=0, label=task.name)
+        axes.scatter(
+            row, heights, s=13, color=_TASKS[number % len(_TASKS)], zorder=3, linewidths=0, label=_literal(task.name)
+        )
 
 
 def _layer_names(groups: Sequence[Group]) -> list[str]:
