@@ -45,6 +45,7 @@ _HOMES = {
     "where": "sparsetv.jobs.analyze",
     "verify": "sparsetv.jobs.verify",
     "evaluate": "sparsetv.jobs.evaluate",
+    "write_report": "sparsetv.report.page",
     "read_task": "sparsetv.taskfile",
     "write_task": "sparsetv.taskfile",
     "Scope": "sparsetv.localize.scope",
@@ -93,6 +94,7 @@ __all__ = [
     "verify",
     "where",
     "write_mask",
+    "write_report",
     "write_task",
 ]
 
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from sparsetv.maskfile import read_mask, write_mask
     from sparsetv.masks import Mask
     from sparsetv.objective.loss import Objective
+    from sparsetv.report.page import write_report
     from sparsetv.task_vector import SparseTaskVector
     from sparsetv.taskfile import read_task, write_task
 

@@ -15,6 +15,7 @@ from sparsetv.cli.inspect import inspect
 from sparsetv.cli.localize import localize
 from sparsetv.cli.output import plain
 from sparsetv.cli.pack import pack
+from sparsetv.cli.report import report
 from sparsetv.cli.restore import restore
 from sparsetv.cli.stitch import stitch
 from sparsetv.cli.store import store
@@ -35,13 +36,16 @@ def group() -> None:
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
     sparsetv overlap|where task.stv …             what tasks share, and where in the model they lie
+    sparsetv bench EXPERIMENT --suite SUITE        bytes, accuracy and time, on your own models
+    sparsetv report DIR -o page.html              results of the benchmarks as one page
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 invalid file, 4 wrong base, 5 not found, 6 busy, 7 over a limit.
     """
 
 
 for command in (
-    pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate, bench, demo,
+    pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate, bench,
+    report, demo,
 ):  # fmt: skip
     group.add_command(command)
 
