@@ -26,6 +26,8 @@ _COLORS = (
 )  # fmt: skip
 _MARKERS = "osD^vP"
 _WIDTH = 4.6
+_LOG = 5
+"""An axis that spans less is not made logarithmic: it would have too few round numbers."""
 
 
 def check_matplotlib() -> None:
@@ -41,6 +43,7 @@ def bars(
     rows: Sequence[tuple[str, float, bool]],
     *,
     write: Callable[[float], str],
+    tick: Callable[[float], str] | None = None,
     log: bool = False,
 ) -> str:
     """Horizontal bars, each under its label; on a logarithmic axis, where no bar has an end, dots.
@@ -49,10 +52,12 @@ def bars(
         name: Of the picture, unique on the page.
         rows: (label, value, whether it stands out).
         write: How values are written.
-        log: Whether the axis is logarithmic; values must be positive.
+        tick: How numbers of the axis are written; as values if None.
+        log: Whether the axis is logarithmic where values differ enough; they must be positive.
     """
     figure, axes = _chart(0.5 + 0.5 * len(rows))
     values = [value for _, value, _ in rows]
+    log = log and _spans(values) > _LOG
     left = min(values) / 2 if log else min(0.0, *values)
     colors = [_COLORS[0] if marked else _COLORS[7] for *_, marked in rows]
     places = [number + 0.18 for number in range(len(rows))]
@@ -70,8 +75,8 @@ def bars(
     axes.set_xlim(left, max(values) * (6 if log else 1.18) or 1)
     axes.set_ylim(len(rows) - 0.4, -0.75)
     axes.set_yticks([])
-    axes.xaxis.set_major_formatter(lambda value, _place: write(value) if log else f"{value:g}")
-    axes.xaxis.set_major_locator(_few_ticks(log=log))
+    axes.xaxis.set_major_formatter(lambda value, _place: (tick or write)(value))
+    axes.xaxis.set_major_locator(_few_ticks(values, log=log))
     _clean(axes, "x")
     return _svg(figure, name)
 
@@ -94,7 +99,7 @@ def lines(
         series: What is drawn; names go to the legend.
         x_label, y_label: What the axes are.
         joined: Whether points are joined.
-        log: Whether the horizontal axis is logarithmic.
+        log: Whether the horizontal axis is logarithmic where its numbers differ enough.
         write: How its numbers are written.
         ticks: Its numbers, evenly spaced whatever they are; otherwise it has a scale.
     """
@@ -105,13 +110,15 @@ def lines(
         xs = [places.get(x, x) for x, _ in points]
         axes.plot(xs, [y for _, y in points], color=color, marker=marker, markersize=4.5, label=_short(label),
                   linewidth=1.4 if joined else 0)  # fmt: skip
+    across = [x for points in series.values() for x, _ in points]
+    log = log and _spans(across) > _LOG
     if log:
         axes.set_xscale("log")
     if ticks:
         axes.set_xticks(range(len(ticks)), [write(tick) for tick in ticks])
     else:
         axes.xaxis.set_major_formatter(lambda value, _place: write(value))
-        axes.xaxis.set_major_locator(_few_ticks(log=log))
+        axes.xaxis.set_major_locator(_few_ticks(across, log=log))
     axes.set_xlabel(x_label, fontsize=9.5, color=_INK)
     axes.set_ylabel(y_label, fontsize=9.5, color=_INK)
     figure.legend(loc="outside lower left", frameon=False, fontsize=9.5, labelcolor=_INK)
@@ -128,10 +135,15 @@ def _chart(height: float) -> "tuple[Figure, Axes]":
     return figure, figure.subplots()
 
 
-def _few_ticks(*, log: bool) -> Any:
+def _few_ticks(values: Sequence[float], *, log: bool) -> Any:
     from matplotlib.ticker import LogLocator, MaxNLocator  # noqa: PLC0415
 
-    return LogLocator(numticks=5) if log else MaxNLocator(5)
+    return LogLocator(subs=(1, 2, 5) if _spans(values) < 100 else (1,), numticks=5) if log else MaxNLocator(4)
+
+
+def _spans(values: Sequence[float]) -> float:
+    """How many times the smallest value the largest is."""
+    return max(values) / min(values) if values and min(values) > 0 else 1.0
 
 
 def _short(label: str) -> str:

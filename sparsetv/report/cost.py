@@ -15,7 +15,7 @@ def runtime(results: Results) -> Markup:
     parts: list[Content] = []
     if drawn:
         picture = charts.bars("runtime", drawn, write=numbers.seconds, log=True)
-        parts.append(figure(picture, "Median time; logarithmic. Grey: floors, and what has none."))
+        parts.append(figure(picture, "Median time. Grey: floors, and what has none."))
     rows = []
     for what, row in found.items():
         floor = found.get(str(row.get("floor")), {})

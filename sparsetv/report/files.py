@@ -20,7 +20,7 @@ def storage(results: Results) -> Markup:
     parts = [_weights(kinds), _per_task(kinds)]
     if drawn:
         picture = charts.bars("storage", drawn, write=numbers.size, log=True)
-        parts.insert(0, figure(picture, "Bytes of a file, mean over tasks; logarithmic."))
+        parts.insert(0, figure(picture, "Bytes of a file, mean over tasks."))
     about = "Sizes are those of the files, with heads, tokenizer, probe and every header in them."
     return section("storage", "What a fine-tune weighs", paragraph(about), *parts)
 

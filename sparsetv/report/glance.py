@@ -9,6 +9,8 @@ from sparsetv.results import Results
 
 ENOUGH = 0.99
 """Of the fine-tunes' scores, on average."""
+_APART = "compression"
+"""Group of methods that keep something per task, so that no one body has all tasks."""
 
 
 def glance(results: Mapping[str, Results]) -> Markup:
@@ -56,7 +58,7 @@ def _merged(lines: Sequence[Line], tasks: int) -> list[tuple[str, str]]:
     found = [
         (line.average.normalised, line)
         for line in lines
-        if not line.is_reference and line.average.normalised is not None
+        if not line.is_reference and line.average.normalised is not None and line.whole.get("group") != _APART
     ]
     free = [item for item in found if item[1].whole.get("data") == "none"]
     tiles = []

@@ -66,7 +66,10 @@ def _bars(board: Board, name: str) -> list[Content]:
         return []
     marked = " Blue: sparse task vectors." if any(each for *_, each in drawn) else ""
     return [
-        figure(charts.bars(name, drawn, write=numbers.fixed), f"Score over the fine-tune's, mean over tasks.{marked}")
+        figure(
+            charts.bars(name, drawn, write=numbers.fixed, tick="{:g}".format),
+            f"Score over the fine-tune's, mean over tasks.{marked}",
+        )
     ]
 
 
