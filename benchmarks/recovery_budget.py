@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from benchmarks.sentences import MAX_LENGTH, Subject, dense, summarise
+from benchmarks.sentences import MAX_LENGTH, dense, subject, summarise
 from sparsetv.jobs.learning import Learn
 from sparsetv.jobs.options import PackOptions, RefitOptions
 from sparsetv.jobs.pack import pack_files
@@ -52,13 +52,13 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
         for budget in how.budgets:
             for name in (*ADAMW, *SGD):
                 file = _packed(data, room, name, budget, kind.removesuffix(", no scale"), how.options)
-                task, subject = read_task(file), Subject(data, name)
+                task, live = read_task(file), subject(data, name)
                 scale = resolve_scale(task, how.scale, company=1)[1]
-                score = cache.get(f"{kind} {budget} {name}", lambda s=subject, t=task, c=scale: s.accuracy(dense(t, c)))  # type: ignore[misc]
+                score = cache.get(f"{kind} {budget} {name}", lambda s=live, t=task, c=scale: s.score(dense(t, c)))  # type: ignore[misc]
                 rows.append({
                     "kind": kind, "budget": budget, "task": name, "accuracy": score,
-                    "base": cache.get(f"base {name}", lambda s=subject: s.floor),  # type: ignore[misc]
-                    "finetuned": cache.get(f"fine-tuned {name}", lambda s=subject: s.ceiling),  # type: ignore[misc]
+                    "base": cache.get(f"base {name}", lambda s=live: s.floor),  # type: ignore[misc]
+                    "finetuned": cache.get(f"fine-tuned {name}", lambda s=live: s.ceiling),  # type: ignore[misc]
                     "checkpoint_bytes": (data.finetuned(name) / "model.safetensors").stat().st_size,
                     **_told(task, file, scale),
                 })  # fmt: skip

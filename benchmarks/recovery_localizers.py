@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.common import Cache, peak_memory, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from benchmarks.sentences import MAX_LENGTH, Subject, arguments, room_of, summarise
+from benchmarks.sentences import MAX_LENGTH, arguments, room_of, subject, summarise
 from sparsetv.arrays import Positions, Values
 from sparsetv.calibrate.match import GRID, match
 from sparsetv.checkpoint.reading import open_checkpoint
@@ -54,7 +54,8 @@ class Bench:
     def __init__(self, data: Sentences, name: str, limit: int) -> None:
         """Open everything."""
         self.data, self.name = data, name
-        self.subject = Subject(data, name, limit=limit)
+        self.subject = subject(data, name, limit=limit)
+        self.deltas = self.subject.deltas()
         self.vector = self.subject.vector
         self.names = scope_names(self.vector, Scope())
         train = data.test(name).parent / "train.jsonl"
@@ -111,18 +112,18 @@ class Bench:
         found = {}
         for name, positions in mask.items():
             index = torch.from_numpy(positions)
-            flat = torch.zeros(self.subject.deltas[name].numel())
-            flat[index] = self.subject.deltas[name].reshape(-1)[index]
-            found[name] = flat.reshape(self.subject.deltas[name].shape)
+            flat = torch.zeros(self.deltas[name].numel())
+            flat[index] = self.deltas[name].reshape(-1)[index]
+            found[name] = flat.reshape(self.deltas[name].shape)
         return found
 
     def score(self, kept: Scores, scale: float) -> float:
         """Accuracy of the graft."""
-        return self.subject.accuracy({name: tensor * scale for name, tensor in kept.items()})
+        return self.subject.score({name: tensor * scale for name, tensor in kept.items()})
 
     def norms(self, kept: Scores) -> dict[str, float]:
         """The scales that need norms alone."""
-        whole = {name: self.subject.deltas[name] for name in self.names}
+        whole = {name: self.deltas[name] for name in self.names}
         l1 = _sum(whole, torch.abs) / max(_sum(kept, torch.abs), 1e-30)
         l2 = math.sqrt(_sum(whole, torch.square) / max(_sum(kept, torch.square), 1e-30))
         return {"none": 1.0, "l2": l2, "graft": math.sqrt(l1 * l2)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
-from benchmarks.sentences import Subject, arguments, dense, packed, room_of, summarise
+from benchmarks.sentences import arguments, dense, packed, room_of, subject, summarise
 from sparsetv.scales import resolve_scale
 
 KINDS = (
@@ -35,13 +35,13 @@ def measure(data: Sentences, room: Path) -> list[dict[str, Any]]:
             task = packed(data, room, name, kind)
             density, values = kind.split("% ")
             size = (room / f"{name}-{density}-{values}.stv").stat().st_size
-            subject = Subject(data, name)
+            live = subject(data, name)
             scale = resolve_scale(task, "auto", company=1)[1]
-            score = cache.get(f"{kind} {name}", lambda s=subject, t=task, c=scale: s.accuracy(dense(t, c)))  # type: ignore[misc]
+            score = cache.get(f"{kind} {name}", lambda s=live, t=task, c=scale: s.score(dense(t, c)))  # type: ignore[misc]
             rows.append({
                 "kind": kind, "task": name, "optimizer": "SGD" if name in SGD else "AdamW", "accuracy": score,
-                "base": cache.get(f"base {name}", lambda s=subject: s.floor),  # type: ignore[misc]
-                "finetuned": cache.get(f"fine-tuned {name}", lambda s=subject: s.ceiling),  # type: ignore[misc]
+                "base": cache.get(f"base {name}", lambda s=live: s.floor),  # type: ignore[misc]
+                "finetuned": cache.get(f"fine-tuned {name}", lambda s=live: s.ceiling),  # type: ignore[misc]
                 "file_bytes": size, "kept": task.nnz, "scale": scale,
             })  # fmt: skip
     return rows

@@ -1,7 +1,7 @@
 """Scales for several tasks at once: each merged model shall answer, up to shift and length, as its task alone does.
 
 Fitting squared distances instead gives up the tasks that suffer most from company, whose distance can only grow with
-their scale. Correlation asks for direction alone. Accuracy: benchmarks/recovery_merged.py.
+their scale. Correlation asks for direction alone. Accuracy: benchmarks/README.md, suites.
 """
 
 import math
