@@ -40,7 +40,8 @@ def adamerging(
         progress: Called after each step, with the step's entropy in the text.
 
     Returns:
-        (merged minus base, new tensors; coefficients by tensor, in the tasks' order).
+        (merged minus base, new tensors; coefficients by tensor, in the tasks' order). Those of tensors that no output
+        depends on, such as key biases under a softmax, drift, since Adam makes whole steps of rounding errors.
 
     Raises:
         UsageError: Other than one body per task, or negative steps.
