@@ -1,5 +1,7 @@
-"""What every benchmark needs: the machine and versions, timing, peak anonymous memory, result files."""
+"""What every benchmark needs: machine and versions, timing, peak anonymous memory, result files, parts of them."""
 
+import gc
+import hashlib
 import json
 import os
 import platform
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import sparsetv
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("sparsetv", "torch", "transformers", "numpy", "scipy", "safetensors", "zstandard")
@@ -40,6 +44,33 @@ def write_result(name: str, value: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **value}, indent=1, ensure_ascii=False) + "\n"
     (RESULTS / f"{name}.json").write_text(text)
+
+
+def part(folder: Path, name: str, settings: dict[str, Any], job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part of a result: from the folder where the same code was measured with the same settings, else anew.
+
+    A part that was left out, which says so under `left_out`, is tried again the next time.
+    """
+    path = folder / f"{name}.json"
+    key = {"machine": machine(), "sources": sources(), **settings}
+    if path.exists() and (stored := json.loads(path.read_text()))["key"] == key:
+        print(f"{name}: as measured before", flush=True)
+        value: dict[str, Any] = stored["value"]
+        return value
+    value = job()
+    gc.collect()
+    if not value.get("left_out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"key": key, "value": value}))
+    print(f"{name}: measured", flush=True)
+    return value
+
+
+def sources() -> str:
+    """Hash of what is measured and of what measures it."""
+    root = Path(sparsetv.__file__).parent
+    files = sorted([*root.rglob("*.py"), *Path(__file__).parent.glob("*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class Cache:
@@ -80,6 +111,11 @@ def interleaved(
 def median(seconds: list[float]) -> float:
     """Median, rounded to a millisecond."""
     return round(statistics.median(seconds), 3)
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    """Median, and every round."""
+    return {"seconds": median(seconds), "seconds_all": [round(value, 3) for value in seconds]}
 
 
 @dataclass

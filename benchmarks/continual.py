@@ -13,8 +13,6 @@ benchmark is started again with the same code and settings; `--again` measures t
 import argparse
 import ctypes
 import gc
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -29,13 +27,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-import sparsetv
-from benchmarks.common import anonymous_bytes, interleaved, machine, median, write_result
+from benchmarks.common import anonymous_bytes, interleaved, median, part, summary, write_result
 from benchmarks.peers_environment import PeersError, peers_python, run, versions
+from benchmarks.peers_mergekit import command as merge_command
+from benchmarks.peers_mergekit import largest_difference, program, recipe, save_dense
 from benchmarks.runtime import copy_with_fsync
-from benchmarks.synthetic import DENSITY, Tensors, base_directory, base_fingerprint, content, load_base, task
+from benchmarks.synthetic import Tensors, base_directory, base_fingerprint, content, load_base, task
 from sparsetv import Composer, SparseTaskVector, StitchOptions, stitch, write_task
 
 SCALE = 0.5
@@ -149,7 +148,7 @@ def reloading(settings: Settings) -> dict[str, Any]:
 
     reload()
     times = interleaved({"reload": reload}, rounds=3 * settings.rounds)
-    return {"bytes": path.stat().st_size, **_summary(times["reload"])}
+    return {"bytes": path.stat().st_size, **summary(times["reload"])}
 
 
 def on_disk(settings: Settings) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def on_disk(settings: Settings) -> dict[str, Any]:
         jobs[f"library {size}"] = partial(stitch, base, some, out, options=options)
     times = interleaved(jobs, rounds=settings.rounds, before=partial(_clear, room))
     _clear(room)
-    return {name: _summary(seconds) for name, seconds in times.items()}
+    return {name: summary(seconds) for name, seconds in times.items()}
 
 
 def task_files(settings: Settings) -> list[Path]:
@@ -194,22 +193,21 @@ def _clear(room: Path) -> None:
 
 def mergekit(settings: Settings) -> dict[str, Any]:
     """Merge tasks as dense checkpoints with mergekit; the reason where it cannot be run."""
+    out = settings.room / "out"
     try:
         python = peers_python(settings.room, settings.peers)
-        program = str(python.parent / "mergekit-yaml")
         checkpoints = dense_checkpoints(settings)
         found: dict[str, Any] = {"versions": versions(python), "tasks": MERGED}
-        starting = interleaved({"start": partial(run, [program, "--help"])}, rounds=settings.rounds)
-        found["start"] = _summary(starting["start"])
+        starting = interleaved({"start": partial(run, [program(python), "--help"])}, rounds=settings.rounds)
+        found["start"] = summary(starting["start"])
         for method in METHODS:
-            recipe = _recipe(settings.room / f"{method}.yaml", method, checkpoints)
-            command = [program, str(recipe), str(settings.room / "out"), "--no-write-model-card", "--no-copy-tokenizer"]
+            command = merge_command(python, recipe(settings.room / f"{method}.yaml", method, checkpoints), out)
             times = interleaved(
                 {method: partial(run, command)}, rounds=settings.rounds, before=partial(_clear, settings.room)
             )
-            found[method] = _summary(times[method])
+            found[method] = summary(times[method])
             if method == "task_arithmetic":
-                found["largest_difference_from_sum"] = _difference_from_sum(settings)
+                found["largest_difference_from_sum"] = largest_difference(out, _summed(settings))
     except PeersError as error:
         print(f"mergekit is left out: {error}")
         return {"left_out": str(error)}
@@ -224,86 +222,31 @@ def dense_checkpoints(settings: Settings) -> list[Path]:
         tensors = load_base(settings.room)
         fingerprint = base_fingerprint(tensors)
         composer = Composer(tensors, scale="none", verify="meta")
-        _save_dense(settings, found[0], tensors)
+        save_dense(settings.room, found[0], tensors)
         for number, directory in enumerate(found[1:]):
             one = task(fingerprint, number)
             composer.add(one)
-            _save_dense(settings, directory, tensors)
+            save_dense(settings.room, directory, tensors)
             composer.remove(one.name)
     return [directory.absolute() for directory in found]
 
 
-def _save_dense(settings: Settings, directory: Path, tensors: Tensors) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    named = {_mergekit_name(name): tensor for name, tensor in tensors.items()}
-    save_file(named, directory / "model.safetensors", metadata={"format": "pt"})
-    shutil.copyfile(base_directory(settings.room) / "config.json", directory / "config.json")
-
-
-def _mergekit_name(name: str) -> str:
-    """A tensor as mergekit 0.1.5 wants it named in a RobertaModel: all but the pooler under a prefix."""
-    return name if name.startswith("pooler.") else f"roberta.{name}"
-
-
-def _recipe(path: Path, method: str, checkpoints: list[Path]) -> Path:
-    """A mergekit recipe: density 0.01 per tensor for `ties`, nothing normalized, float32. JSON is YAML."""
-    density = {"density": DENSITY} if method == "ties" else {}
-    base, *tuned = map(str, checkpoints)
-    value = {
-        "merge_method": method,
-        "base_model": base,
-        "models": [{"model": model, "parameters": {"weight": 1.0, **density}} for model in tuned],
-        "parameters": {"normalize": False},
-        "dtype": "float32",
-    }
-    path.write_text(json.dumps(value, indent=1))
-    return path
-
-
-def _difference_from_sum(settings: Settings) -> float:
-    """Largest distance of mergekit's merge from ours by rule `sum`: that both have done the same work."""
+def _summed(settings: Settings) -> Tensors:
+    """What task arithmetic must come to, by our rule `sum`: that both have done the same work."""
     base = load_base(settings.room)
     fingerprint = base_fingerprint(base)
     composer = Composer(base, rule="sum", scale="none", verify="meta")
     for number in range(MERGED):
         composer.add(task(fingerprint, number))
-    files = sorted((settings.room / "out").glob("*.safetensors"))
-    merged = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    return max(float((merged[_mergekit_name(name)] - tensor).abs().max()) for name, tensor in base.items())
-
-
-def _summary(seconds: list[float]) -> dict[str, Any]:
-    return {"seconds": median(seconds), "seconds_all": [round(value, 3) for value in seconds]}
-
-
-def part(settings: Settings, name: str, job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A part of the result: from the room where the same code was measured with the same settings, else anew."""
-    path = settings.room / "continual" / f"{name}.json"
-    key = {"machine": machine(), "sources": _sources(), "tasks": settings.tasks, "rounds": settings.rounds}
-    if path.exists() and (stored := json.loads(path.read_text()))["key"] == key:
-        print(f"{name}: as measured before")
-        value: dict[str, Any] = stored["value"]
-        return value
-    value = job()
-    gc.collect()
-    if "left_out" not in value:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"key": key, "value": value}))
-    print(f"{name}: measured")
-    return value
-
-
-def _sources() -> str:
-    """Hash of what is measured and of what measures it."""
-    root = Path(sparsetv.__file__).parent
-    files = sorted([*root.rglob("*.py"), *Path(__file__).parent.glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return base
 
 
 def measure(settings: Settings) -> dict[str, Any]:
     """All figures."""
-    added = part(settings, "adding", partial(adding, settings))
-    again = part(settings, "afresh", partial(afresh, settings, added["content"]))
+    asked = {"tasks": settings.tasks, "rounds": settings.rounds}
+    kept = partial(part, settings.room / "continual", settings=asked)
+    added = kept("adding", job=partial(adding, settings))
+    again = kept("afresh", job=partial(afresh, settings, added["content"]))
     return {
         "tasks": settings.tasks,
         "rounds": settings.rounds,
@@ -313,9 +256,9 @@ def measure(settings: Settings) -> dict[str, Any]:
         **averages(added["milliseconds"], added["removal_milliseconds"]),
         **{key: value for key, value in added.items() if key != "content"},
         "afresh_in_memory": again,
-        "reload": part(settings, "reload", partial(reloading, settings)),
-        "on_disk": part(settings, "on_disk", partial(on_disk, settings)),
-        "mergekit": part(settings, "mergekit", partial(mergekit, settings)),
+        "reload": kept("reload", job=partial(reloading, settings)),
+        "on_disk": kept("on_disk", job=partial(on_disk, settings)),
+        "mergekit": kept("mergekit", job=partial(mergekit, settings)),
     }
 
 

@@ -1,4 +1,7 @@
-"""A base of roberta-base shape with random weights, and tasks that keep uniformly random entries of it, all seeded."""
+"""A base of roberta-base shape with random weights, and fine-tunes of it, all seeded.
+
+Tasks keep uniformly random entries; dense fine-tunes change every entry.
+"""
 
 import hashlib
 import math
@@ -20,7 +23,7 @@ from sparsetv.task_vector import FineTuned, Norms, Recipe, SparseTaskVector
 
 DENSITY = 0.01
 STEP = 1e-3
-"""Standard deviation of kept deltas."""
+"""Standard deviation of deltas."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -83,6 +86,21 @@ def task(base: Fingerprint, number: int) -> SparseTaskVector:
         finetuned=FineTuned(),
         recipe=Recipe("magnitude", DENSITY, "tensor", "all", (), (), "exact"),
     )
+
+
+def finetune(base: Tensors, number: int) -> Tensors:
+    """A dense fine-tune: every entry changes, so that choosing the largest has real work to do.
+
+    A change is normal times log-normal, of standard deviation 1e-3 and kurtosis 8.2 (a normal one has 3).
+    """
+    rng = np.random.default_rng([number, 2])
+    return {name: weights + _changes(rng, weights.shape) for name, weights in base.items()}
+
+
+def _changes(rng: np.random.Generator, shape: torch.Size) -> torch.Tensor:
+    normal = rng.standard_normal(tuple(shape), np.float32)
+    spread = np.exp(np.float32(0.5) * rng.standard_normal(tuple(shape), np.float32) - np.float32(0.25))
+    return torch.from_numpy(np.float32(STEP) * normal * spread)
 
 
 def _tensor(rng: np.random.Generator, shape: tuple[int, ...]) -> SparseTensor:
