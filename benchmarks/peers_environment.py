@@ -1,13 +1,33 @@
-"""The peers' own environment, so that what they need and what sparsetv needs never meet."""
+"""The Python that runs the peers: the one that is named, this one where the extra `peers` is in it, or one made here.
 
+What is made here is an environment of its own, so that what the peers need and what is measured never meet.
+"""
+
+import importlib.metadata
 import os
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
-PACKAGES = ("mergekit", "peft")
-STORAGE = ("zipnn==0.5.4", "deltatensors==0.2.*", "weightscope==0.4.*", "compressed-tensors==0.12.2")
+PACKAGES = {
+    "mergekit": "mergekit==0.1.*",
+    "peft": "peft>=0.18",
+    "zipnn": "zipnn==0.5.4",
+    "deltatensors": "deltatensors==0.2.*",
+    "weightscope": "weightscope==0.4.*",
+    "compressed-tensors": "compressed-tensors==0.12.2",
+}
+"""Requirement by name; the extra `peers` of pyproject.toml lists the same."""
+
+_VERSIONS = """
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+"""
 
 
 class PeersError(Exception):
@@ -15,50 +35,48 @@ class PeersError(Exception):
 
 
 def peers_python(room: Path, given: Path | None) -> Path:
-    """Python of the peers' environment: the given one, or that of a new environment in the room.
+    """Python of the peers' environment; see above.
+
+    Each peer is installed by itself, so that one may be missing.
 
     Raises:
         PeersError: The environment could not be made.
     """
-    return _environment(room / "peers", given, lambda pip: run([*pip, TORCH, *PACKAGES]))
-
-
-def storage_python(room: Path, given: Path | None) -> Path:
-    """Python of an environment for the peers that store weights; each is installed by itself, so one may be missing.
-
-    Raises:
-        PeersError: The environment could not be made.
-    """
-
-    def install(pip: list[str]) -> None:
-        run([*pip, TORCH])
-        for package in STORAGE:
-            try:
-                run([*pip, TORCH, package])
-            except PeersError as error:
-                print(f"{package}: {error}", flush=True)
-
-    return _environment(room / "storage_peers", given, install)
-
-
-def _environment(folder: Path, given: Path | None, install: Callable[[list[str]], object]) -> Path:
-    """A given Python, or that of an environment in a folder, made and filled where it is not there yet."""
     if given is not None:
         return given.absolute()
-    made = folder.absolute()
+    if all(map(_is_here, PACKAGES)):
+        return Path(sys.executable)
+    made = room.absolute() / "peers"
     done, python = made / "installed", made / "bin" / "python"
     if not done.exists():
         run(["python3", "-m", "venv", str(made)])
-        install([str(python), "-m", "pip", "install", "-q"])
+        _install(python)
         done.touch()
     return python
 
 
+def _is_here(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _install(python: Path) -> None:
+    pip = [str(python), "-m", "pip", "install", "-q", TORCH]
+    run(pip)
+    for requirement in PACKAGES.values():
+        try:
+            run([*pip, requirement])
+        except PeersError as error:
+            print(f"{requirement}: {error}", flush=True)
+
+
 def versions(python: Path) -> dict[str, str]:
-    """Versions of the peers and of what they stand on."""
-    names = ("torch", "transformers", *PACKAGES)
-    code = "import importlib.metadata as m, sys; print(*(m.version(n) for n in sys.argv[1:]))"
-    return dict(zip(names, run([str(python), "-c", code, *names]).split(), strict=True))
+    """Versions of the peers that are there and of what they stand on."""
+    printed = run([str(python), "-c", _VERSIONS, "torch", "transformers", *PACKAGES])
+    return dict(line.split(maxsplit=1) for line in printed.splitlines())
 
 
 def run(command: list[str], *, timeout: float = 1800) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import write_result
-from benchmarks.peers_environment import storage_python
+from benchmarks.peers_environment import peers_python
 from benchmarks.storage_goals import goals
 from benchmarks.storage_ours import DENSITY, LOSSY, archive_row, jobs, row, same_bytes
 from benchmarks.storage_pairs import Pair, kept_entries, one_thread, pairs, write_sides
@@ -71,7 +71,7 @@ def main() -> None:
     one_thread()
     with tempfile.TemporaryDirectory() as temporary:
         room = args.room or Path(temporary)
-        rows = measure(args.models, room, storage_python(room, args.peers))
+        rows = measure(args.models, room, peers_python(room, args.peers))
     checked = goals(rows)
     write_result("storage", {"density": DENSITY, "scope": "blocks", "goals": checked, "rows": rows})
     for one in checked:
