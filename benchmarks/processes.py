@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,17 +150,3 @@ def memory_of(pid: int | str) -> dict[str, int]:
 def _processor_of_children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def in_turn(
-    jobs: dict[str, Callable[[], Measured]], *, before: Callable[[], object]
-) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Run each job once, `before` untimed ahead of each; what was measured, and why what was not is left out."""
-    found, left_out = {}, {}
-    for name, job in jobs.items():
-        before()
-        try:
-            found[name] = job()
-        except ProcessError as error:
-            left_out[name] = str(error)
-    return found, left_out

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import readme_storage
+from benchmarks import readme_peers, readme_storage
 from benchmarks.common import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -298,6 +298,21 @@ def lossless() -> str:
     return markdown(head, rows)
 
 
+def peers_goals() -> str:
+    """What was asked of peers in one run."""
+    return markdown(readme_peers.GOALS, readme_peers.goals(read("peers")))
+
+
+def peers() -> str:
+    """Whole processes that merge, ours and mergekit's."""
+    return markdown(readme_peers.MERGING, readme_peers.merging(read("peers")))
+
+
+def peers_storing() -> str:
+    """Whole processes that store one fine-tune."""
+    return markdown(readme_peers.STORING, readme_peers.storing(read("peers")))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "storage_goals": storage_goals,
@@ -312,6 +327,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "runtime": runtime,
     "continual": continual,
     "swap": swap,
+    "peers_goals": peers_goals,
+    "peers": peers,
+    "peers_storing": peers_storing,
     "lossless": lossless,
 }
 
