@@ -18,7 +18,7 @@ from sparsetv.bench.suite import Suite, Task, read_suite
 from sparsetv.bench.training import OPTIMIZERS, Recipe
 from sparsetv.objective.device import PRECISIONS
 
-_RATES = {"adamw": 5e-5, "sgd": 1e-2}
+_RATES = {"adamw": 5e-5, "sgd": 3e-3}
 _MOMENTUM = 0.9
 
 
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     amount.add_argument("--shots", type=int, default=64, help="examples per class (default: 64)")
     amount.add_argument("--full", action="store_true", help="all examples")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
-    parser.add_argument("--rate", type=float, help="highest learning rate (default: 5e-5 for adamw, 1e-2 for sgd)")
+    parser.add_argument("--rate", type=float, help="highest learning rate (default: 5e-5 for adamw, 3e-3 for sgd)")
     parser.add_argument("--epochs", type=int, help="default: 10 of few examples, 3 of all")
     parser.add_argument("--batch-size", type=int, help="default: 4 of few examples, 32 of all")
     parser.add_argument("--frozen", nargs="+", default=[], metavar="PREFIX", help="parameters that stay")
