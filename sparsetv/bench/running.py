@@ -12,7 +12,7 @@ from sparsetv.merging.regmean import grams, regmean
 FISHER_EXAMPLES, REGMEAN_EXAMPLES = 256, 1600
 """Examples per task (Localize-and-Stitch, section 2)."""
 
-ENTROPY_STEPS, ENTROPY_RATE = 300, 1e-3
+ENTROPY_STEPS, ENTROPY_RATE = 50, 1e-2
 _BATCH = 16
 
 
