@@ -1,9 +1,9 @@
-"""Write the README's tables from the committed result files.
+"""Write the tables of the README and of the benchmarks' page from the committed result files.
 
     python -m benchmarks.readme [--check]
 
 Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`. With `--check` nothing is written, and the exit
-code says whether the README is what the results give.
+code says whether both are what the results give.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import readme_peers, readme_storage
+from benchmarks import readme_peers, readme_storage, readme_suites
 from benchmarks.common import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "README.md"
 Rows = list[dict[str, Any]]
 
 
@@ -164,25 +165,6 @@ def localizers() -> str:
     return markdown(["localizer", *(f"{100 * d:g} % {scale}" for d, scale in columns), "seconds"], rows)
 
 
-def merged() -> str:
-    """Several tasks in one body."""
-    sets = read("recovery_merged")["sets"]
-    blocks = []
-    for label, rows in sets.items():
-        best: dict[str, tuple[str, dict[str, Any]]] = {}
-        for key, row in rows.items():
-            family = key.split(",")[0] if key.startswith(("task", "TIES")) else key
-            if family not in best or row["normalised"] > best[family][1]["normalised"]:
-                best[family] = (key, row)
-        names = list(next(iter(rows.values()))["accuracy"])
-        for family, (key, row) in best.items():
-            shown = f"{family}, best of the grid ({key.split(', ')[1]})" if key != family else family
-            scores = [f"{row['accuracy'][name]:.3f}" for name in names]
-            blocks.append([label, shown, *scores, f"{row['normalised']:.3f} / {row['gap_closed']:.2f}"])
-    names = [name.replace("-sgd", "") for name in next(iter(next(iter(sets.values())).values()))["accuracy"]]
-    return markdown(["tasks", "merge", *names, "normalised / gap closed"], blocks)
-
-
 def localizing() -> str:
     """Learning a mask: time and memory."""
     rows = []
@@ -313,7 +295,9 @@ def peers_storing() -> str:
     return markdown(readme_peers.STORING, readme_peers.storing(read("peers")))
 
 
-TABLES: dict[str, Callable[[], str]] = {
+Tables = dict[str, Callable[[], str]]
+
+TABLES: Tables = {
     "headline": headline,
     "storage_goals": storage_goals,
     "storage": storage,
@@ -321,7 +305,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "averages": averages,
     "refit": refit,
     "localizers": localizers,
-    "merged": merged,
     "localizing": localizing,
     "budget": budget,
     "runtime": runtime,
@@ -331,12 +314,24 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "peers_storing": peers_storing,
     "lossless": lossless,
+    "merged": lambda: markdown(*readme_suites.merged()),
+    "continual_accuracy": lambda: markdown(*readme_suites.continual()),
+    "retention": lambda: markdown(*readme_suites.retention()),
 }
 
+PAGE_TABLES: Tables = {
+    "density": lambda: markdown(*readme_suites.density()),
+    "shots": lambda: markdown(*readme_suites.shots()),
+    "groups": lambda: markdown(*readme_suites.groups()),
+    "runtimes": lambda: markdown(*readme_suites.runtimes()),
+}
 
-def fill(text: str) -> str:
-    """The README with every table made anew."""
-    for name, make in TABLES.items():
+FILES: dict[Path, Tables] = {README: TABLES, PAGE: PAGE_TABLES}
+
+
+def fill(text: str, tables: Tables) -> str:
+    """A text with every table made anew."""
+    for name, make in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = before + start + make() + "\n" + end + rest.split(end)[1]
@@ -347,11 +342,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    old = README.read_text()
-    new = fill(old)
-    if args.check:
-        sys.exit(0 if new == old else "README.md is not what benchmarks/results give; run python -m benchmarks.readme")
-    README.write_text(new)
+    for path, tables in FILES.items():
+        old = path.read_text()
+        new = fill(old, tables)
+        if args.check and new != old:
+            sys.exit(f"{path} is not what benchmarks/results give; run python -m benchmarks.readme")
+        path.write_text(new)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ from sparsetv.examples.encoding import Batch
 from sparsetv.merging.vectors import Tensors
 from sparsetv.objective.device import precisely
 
-METHODS = ("average", "arithmetic", "ties", "regmean", "stitch-5", "stitch-5-scaled", "stitch-1-joint",
-           "stitch-5-joint", "stitch-learned")  # fmt: skip
+METHODS = ("average", "arithmetic", "ties", "stitch-5", "stitch-5-scaled", "stitch-1-joint", "stitch-learned")
 EXAMPLES = 2000
 """Training examples that a probe is fitted to, at most."""
 
