@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import readme_peers, readme_storage, readme_suites
+from benchmarks import pictures, readme_peers, readme_storage, readme_suites
 from benchmarks.common import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -348,6 +348,8 @@ def main() -> None:
         if args.check and new != old:
             sys.exit(f"{path} is not what benchmarks/results give; run python -m benchmarks.readme")
         path.write_text(new)
+    if not args.check:
+        pictures.merging()
 
 
 if __name__ == "__main__":

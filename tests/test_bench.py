@@ -17,7 +17,7 @@ from sparsetv.bench.kinds import options_of
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.methods import METHODS
 from sparsetv.bench.retention import Probe
-from sparsetv.bench.run import EXPERIMENTS, Choice, bench
+from sparsetv.bench.run import EXPERIMENTS, Selection, bench
 from sparsetv.bench.subject import Subject
 from sparsetv.bench.suite import Suite, read_suite
 from sparsetv.cli import group
@@ -143,7 +143,7 @@ def test_a_known_measurement_is_not_made_again(merged: Path, folder: Path, monke
 
 def test_results_of_other_settings_are_refused(merged: Path, folder: Path) -> None:
     with pytest.raises(OutputError, match="another settings"):
-        bench("merge", replace(read_suite(folder), max_length=16), merged.parent, choice=Choice(limit=3))
+        bench("merge", replace(read_suite(folder), max_length=16), merged.parent, choice=Selection(limit=3))
     with pytest.raises(OutputError, match="another suite"):
         bench("merge", replace(read_suite(folder), max_length=17), merged.parent)
 
@@ -205,7 +205,7 @@ def test_validation_examples_are_training_examples(suite: Suite, tmp_path: Path)
 
 def test_storage_is_what_the_file_system_says(suite: Suite, tmp_path: Path) -> None:
     kinds = ("1% exact", "5% sign", "60% budget", "lossless")
-    path = bench("storage", suite, tmp_path, choice=Choice(kinds=kinds, tasks=["tuned"]))
+    path = bench("storage", suite, tmp_path, choice=Selection(kinds=kinds, tasks=["tuned"]))
     lab, found = Lab(suite, tmp_path), {row["of"]["kind"]: row for row in rows_of(path)}  # type: ignore[index]
     assert tuple(found) == kinds
     for kind, row in found.items():
@@ -219,15 +219,15 @@ def test_storage_is_what_the_file_system_says(suite: Suite, tmp_path: Path) -> N
 
 def test_what_cannot_be_measured_is_left_out_unless_it_was_asked_for(suite: Suite, tmp_path: Path) -> None:
     said: list[str] = []
-    path = bench("storage", suite, tmp_path, choice=Choice(tasks=["tuned"]), say=said.append)
+    path = bench("storage", suite, tmp_path, choice=Selection(tasks=["tuned"]), say=said.append)
     assert any("0.15% budget: left out" in line for line in said)
     assert "0.15% budget" not in path.read_text()
     with pytest.raises(sparsetv.SparseTVError, match="budget"):
-        bench("storage", suite, tmp_path, choice=Choice(tasks=["tuned"], kinds=["0.15% budget"]))
+        bench("storage", suite, tmp_path, choice=Selection(tasks=["tuned"], kinds=["0.15% budget"]))
 
 
 def test_recovery_of_everything_is_the_fine_tune(suite: Suite, tmp_path: Path) -> None:
-    path = bench("recovery", suite, tmp_path, choice=Choice(kinds=["100% exact", "5% exact"], tasks=["tuned"]))
+    path = bench("recovery", suite, tmp_path, choice=Selection(kinds=["100% exact", "5% exact"], tasks=["tuned"]))
     found = {(row["of"]["kind"], row["of"]["scale"]): row["value"] for row in rows_of(path)}  # type: ignore[index]
     assert found["100% exact", "none"] == found["finetuned", ""]
     assert {scale for kind, scale in found if kind == "5% exact"} == {"none", "l2", "match"}
@@ -260,7 +260,7 @@ def test_learning_without_data_is_refused(suite: Suite) -> None:
 
 def test_continual_addition_takes_one_step_per_task(suite: Suite, tmp_path: Path) -> None:
     methods = ("arithmetic-tuned", "continual", "stitch-5-scaled")
-    path = bench("continual", suite, tmp_path, choice=Choice(methods=methods))
+    path = bench("continual", suite, tmp_path, choice=Selection(methods=methods))
     for method in methods:
         rows = [row for row in rows_of(path) if row["of"]["method"] == method]  # type: ignore[index]
         assert [row["tasks"] for row in rows] == [list(suite.merged[:2]), list(suite.merged)]
@@ -274,13 +274,13 @@ def test_continual_addition_takes_one_step_per_task(suite: Suite, tmp_path: Path
 @pytest.mark.parametrize(
     ("experiment", "choice", "keys"),
     [
-        ("groups", Choice(methods=["average", "stitch-5"]), {"set", "method", "task"}),
-        ("density", Choice(methods=["stitch", "stitch-scaled"]), {"set", "density", "method", "task"}),
-        ("retention", Choice(methods=["average", "stitch-5"]), {"method", "held_out"}),
-        ("runtime", Choice(methods=["average", "stitch-5-scaled"]), {"what"}),
+        ("groups", Selection(methods=["average", "stitch-5"]), {"set", "method", "task"}),
+        ("density", Selection(methods=["stitch", "stitch-scaled"]), {"set", "density", "method", "task"}),
+        ("retention", Selection(methods=["average", "stitch-5"]), {"method", "held_out"}),
+        ("runtime", Selection(methods=["average", "stitch-5-scaled"]), {"what"}),
     ],
 )
-def test_experiments_run(suite: Suite, tmp_path: Path, experiment: str, choice: Choice, keys: set[str]) -> None:
+def test_experiments_run(suite: Suite, tmp_path: Path, experiment: str, choice: Selection, keys: set[str]) -> None:
     rows = rows_of(bench(experiment, suite, tmp_path, choice=choice))
     assert rows
     assert all(set(row["of"]) == keys for row in rows)  # type: ignore[call-overload]
@@ -320,13 +320,13 @@ def test_experiments_refuse_what_they_cannot_do(suite: Suite, tmp_path: Path) ->
     with pytest.raises(UsageError, match="unknown experiment"):
         bench("speed", suite, tmp_path)
     with pytest.raises(UsageError, match="unknown method 'x'"):
-        bench("merge", suite, tmp_path, choice=Choice(methods=["x"]))
+        bench("merge", suite, tmp_path, choice=Selection(methods=["x"]))
     with pytest.raises(UsageError, match="storage has no choice of methods"):
-        bench("storage", suite, tmp_path, choice=Choice(methods=["ties"]))
+        bench("storage", suite, tmp_path, choice=Selection(methods=["ties"]))
     with pytest.raises(UsageError, match="two or more"):
-        bench("merge", suite, tmp_path, choice=Choice(tasks=["tuned"]))
+        bench("merge", suite, tmp_path, choice=Selection(tasks=["tuned"]))
     with pytest.raises(UsageError, match="three tasks or more"):
-        bench("retention", suite, tmp_path, choice=Choice(tasks=["tuned", "other"]))
+        bench("retention", suite, tmp_path, choice=Selection(tasks=["tuned", "other"]))
     with pytest.raises(UsageError, match="no \\[groups\\]"):
         bench("groups", replace(suite, groups={}), tmp_path)
 

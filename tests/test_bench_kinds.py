@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import clip, gpt, lines, texts
 
 from sparsetv.bench.lab import Lab
-from sparsetv.bench.run import Choice, bench
+from sparsetv.bench.run import Selection, bench
 from sparsetv.bench.suite import Suite, Task
 from sparsetv.errors import ProbeError, UsageError
 from sparsetv.evaluation.choices import choices_accuracy, read_choices
@@ -52,7 +52,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 
 def test_images_by_names_of_classes_are_merged_and_scored(images: Suite, tmp_path: Path) -> None:
-    path = bench("merge", images, tmp_path, choice=Choice(methods=["average", "stitch-5"]))
+    path = bench("merge", images, tmp_path, choice=Selection(methods=["average", "stitch-5"]))
     found = {(row["of"]["method"], row["of"]["task"]): row.get("value") for row in read_results(path).rows}
     base = transformers.CLIPModel.from_pretrained(images.base).eval()
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(images.base)
@@ -78,7 +78,7 @@ def test_images_by_names_of_classes_are_merged_and_scored(images: Suite, tmp_pat
 
 def test_what_learns_is_left_out_for_images_by_names(images: Suite, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="learns from no examples here"):
-        bench("merge", images, tmp_path, choice=Choice(methods=["adamerging"]))
+        bench("merge", images, tmp_path, choice=Selection(methods=["adamerging"]))
 
 
 def test_names_need_a_template_and_a_base_of_clip(images: Suite, tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_multiple_choice_is_merged_and_scored(tmp_path: Path) -> None:
         measure = {"measure": "mass" if seed else "accuracy"}
         tasks.append(Task(name, str(tmp_path / name), test=str(data), kind="choices", settings=measure))
     suite = Suite("choices", str(base), tuple(tasks), ("one", "two"), max_length=16)
-    path = bench("merge", suite, tmp_path / "o", choice=Choice(methods=["arithmetic", "stitch-5-scaled"]))
+    path = bench("merge", suite, tmp_path / "o", choice=Selection(methods=["arithmetic", "stitch-5-scaled"]))
     found = {(row["of"]["method"], row["of"]["task"]): row.get("value") for row in read_results(path).rows}
     for task in tasks:
         tuned = transformers.GPT2LMHeadModel.from_pretrained(task.finetuned).eval()
         wanted = choices_accuracy(tuned, tokenizer, read_choices(data)).of(str(task.settings["measure"]))
         assert found["finetuned", task.name] == pytest.approx(wanted, abs=1e-6)
     with pytest.raises(UsageError, match="only classifiers learn"):
-        bench("merge", suite, tmp_path / "o", choice=Choice(methods=["ties-tuned"]))
+        bench("merge", suite, tmp_path / "o", choice=Selection(methods=["ties-tuned"]))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks import choices_data
 from sparsetv.bench.digits import make_digits
+from sparsetv.bench.run import Selection, bench
 from sparsetv.bench.suite import Suite, read_suite
 from sparsetv.demo import train
 from sparsetv.demo.accuracy import accuracy
@@ -24,6 +25,8 @@ from sparsetv.examples.encoding import encode
 from sparsetv.examples.hub import split_name
 from sparsetv.examples.reading import COLUMNS, read_examples
 from sparsetv.jobs.evaluate import evaluate
+from sparsetv.report.summary import boards
+from sparsetv.results import read_results
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
@@ -218,3 +221,19 @@ def test_benchmarks_and_surrogates_become_lines(tmp_path: Path, monkeypatch: pyt
     assert all(Path(task.train).is_file() and Path(task.test).is_file() for task in suite.tasks)
     sets.clear()
     choices_data.main(["-o", str(tmp_path)])  # what is there is not made again
+
+
+def test_the_digits_run_through_the_experiments(digits: tuple[Suite, Path], tmp_path: Path) -> None:
+    """In a small form: two tasks, few test images, methods that take seconds."""
+    suite, _ = digits
+    choice = Selection(tasks=["parity", "loops"], methods=["average", "ties", "stitch-5-scaled"], limit=60)
+    rows = read_results(bench("merge", suite, tmp_path, choice=choice)).rows
+    (board,) = boards(rows, by=("method",))
+    assert board.tasks == ("parity", "loops")
+    assert [line.key[0] for line in board.lines] == ["base", "finetuned", "average", "ties", "stitch-5-scaled"]
+    assert all(0 < (line.average.value or 0) <= 1 for line in board.lines)
+    sizes = bench(
+        "storage", suite, tmp_path, choice=Selection(tasks=["loops"], kinds=["1% exact", "lossless"], limit=60)
+    )
+    exact, lossless = read_results(sizes).rows
+    assert exact["file_bytes"] < lossless["file_bytes"] < lossless["checkpoint_bytes"]

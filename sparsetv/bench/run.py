@@ -29,7 +29,7 @@ DIGITS = "digits"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """What of a suite is measured, and how.
 
     Attributes:
@@ -52,7 +52,7 @@ def bench(
     suite: Suite,
     output: str | Path,
     *,
-    choice: Choice | None = None,
+    choice: Selection | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Path:
@@ -73,7 +73,7 @@ def bench(
         UsageError: No such experiment, kind or method, or the suite lacks what the experiment needs.
         OutputError: The file holds results of other weights, tasks or settings.
     """
-    chosen = choice or Choice()
+    chosen = choice or Selection()
     if experiment not in EXPERIMENTS:
         raise UsageError(f"unknown experiment {experiment!r}; known are {', '.join(EXPERIMENTS)}")
     job: Any = getattr(import_module(f"sparsetv.bench.{EXPERIMENTS[experiment]}"), experiment)

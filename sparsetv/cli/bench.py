@@ -57,10 +57,10 @@ def bench(
 
     Results are lines of JSON, OUTPUT/EXPERIMENT.jsonl; `sparsetv report OUTPUT` makes a page of them.
     """
-    from sparsetv.bench.run import Choice, find_suite
+    from sparsetv.bench.run import Selection, find_suite
     from sparsetv.bench.run import bench as run
 
     room = Path(output or f"bench-{Path(suite).stem}")
     found = find_suite(suite, room, models=models, data=data, progress=message)
     with progress_bars() as progress:
-        click.echo(run(experiment, found, room, choice=Choice(**choice), progress=progress, say=message))
+        click.echo(run(experiment, found, room, choice=Selection(**choice), progress=progress, say=message))
