@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -24,7 +24,6 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _WRITEBACK = 1 << 24
-_NOWHERE, _NOTHING = np.zeros(0, np.int64), np.zeros(0, np.uint8)
 _TEMPORARY = re.compile(r"\.sparsetv-[0-9a-f]{16}\.tmp")
 
 
@@ -92,15 +91,14 @@ class CopiedRange:
     Attributes:
         source: The other file.
         start, size: The run, in bytes.
-        positions: Shape (n,), int64: which elements of the run get new bits; elements are as wide as those of `bits`.
-        bits: Shape (n,): the new bits.
+        over: Which elements of the run get new bits, and the bits, both of shape (n,), positions int64; elements are as
+            wide as their bits. Of several pairs later ones win.
     """
 
     source: Path
     start: int
     size: int
-    positions: Positions
-    bits: Bits
+    over: Sequence[tuple[Positions, Bits]] = ()
 
     def __len__(self) -> int:
         return self.size
@@ -138,7 +136,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        write_new_file(target, [CopiedRange(source, 0, source.stat().st_size, _NOWHERE, _NOTHING)])
+        write_new_file(target, [CopiedRange(source, 0, source.stat().st_size)])
 
 
 def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> int:
@@ -148,12 +146,14 @@ def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> 
         if not sent:
             raise OSError(errno.EIO, f"{part.source} ends early")
         done += sent
-    if len(part.positions):
+    over = [(positions, bits) for positions, bits in part.over if len(positions)]
+    if over:
         page = at // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         with mmap.mmap(descriptor, at + part.size - page, offset=page) as mapped:
-            elements = np.frombuffer(mapped, part.bits.dtype, offset=at - page)
-            elements[part.positions] = part.bits
-            del elements  # the map cannot close while an array looks into it
+            for positions, bits in over:
+                elements = np.frombuffer(mapped, bits.dtype, offset=at - page)
+                elements[positions] = bits
+                del elements  # the map cannot close while an array looks into it
     return part.size
 
 

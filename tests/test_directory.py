@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import Tensors, bits, pack_pair, read_checkpoint, tree, weights, write_checkpoint
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from sparsetv import atomic
+from sparsetv.compose.base import Standing
 from sparsetv.compose.directory import open_stitched
 from sparsetv.errors import BusyError, FormatError
 from sparsetv.jobs.options import StitchOptions
@@ -169,3 +173,26 @@ def test_links_of_the_base_are_copied_and_the_base_stays(tmp_path: Path) -> None
     assert not any(path.is_symlink() for path in (tmp_path / "merged").rglob("*"))
     (tmp_path / "merged" / "config.json").write_text("changed")
     assert tree(tmp_path / "blobs") == before
+
+
+PLACES = st.sets(st.integers(0, 39)).map(lambda found: np.array(sorted(found), np.int64))
+
+
+@given(other=PLACES, asked=PLACES, unaligned=st.integers(0, 3))
+def test_the_bases_bits_are_found_where_others_stand(
+    other: np.ndarray, asked: np.ndarray, unaligned: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whole, at any positions, and copied with a patch over it: against plain assignments to an array."""
+    base, patch = np.arange(100, 140, dtype=np.uint32), np.arange(len(asked), dtype=np.uint32)
+    merged = base.copy()
+    merged[other] = 7
+    path = tmp_path_factory.mktemp("standing") / "file"
+    path.write_bytes(bytes(unaligned) + merged.tobytes())
+    data = np.frombuffer(path.read_bytes(), np.uint8)[unaligned:]
+    standing = Standing(path, unaligned, data, other, base[other])
+    assert standing.whole().tobytes() == base.tobytes()
+    assert standing.at(asked, "F32").tolist() == base[asked].tolist()
+    over = [(standing.positions, standing.bits), (asked, patch)]
+    atomic.write_new_file(path.with_name("copy"), [bytes(unaligned), atomic.CopiedRange(path, unaligned, 160, over)])
+    base[asked] = patch
+    assert path.with_name("copy").read_bytes() == bytes(unaligned) + base.tobytes()

@@ -5,10 +5,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsetv.arrays import Bytes
+import numpy as np
+
+from sparsetv.arrays import Bits, Bytes, Positions
 from sparsetv.belonging import Structure
 from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, identify
+from sparsetv.dtypes import bits_dtype
 from sparsetv.fingerprint import TensorIdentity
 from sparsetv.wire.header import Entry
 
@@ -23,15 +26,49 @@ class ShardLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """A tensor of the base where it stands: in a file, where some of its elements may be others' for now.
+
+    Attributes:
+        path, start: The file, and the byte at which the tensor starts.
+        data: The tensor's bytes as they stand there, uint8, mapped.
+        positions: Shape (n,), int64, distinct: elements that are not the base's there.
+        bits: Shape (n,): the base's bits at them.
+    """
+
+    path: Path
+    start: int
+    data: Bytes
+    positions: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
+    bits: Bits = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def whole(self) -> Bytes:
+        """The base's bytes, uint8: a view where they stand as they are, else a copy."""
+        if not len(self.positions):
+            return self.data
+        bits = np.frombuffer(bytearray(self.data), self.bits.dtype)
+        bits[self.positions] = self.bits
+        return bits.view(np.uint8)
+
+    def at(self, positions: Positions, dtype: str) -> Bits:
+        """The base's bits at increasing positions; takes time by their number, not by the tensor's size."""
+        found = self.data.view(bits_dtype(dtype))[positions]
+        if len(self.positions) and len(positions):
+            places = np.searchsorted(positions, self.positions)
+            asked = positions[np.minimum(places, len(positions) - 1)] == self.positions
+            found[places[asked]] = self.bits[asked]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """A base as stitching sees it.
 
     Attributes:
         source: What to call it in messages.
         shards: Layout per weight file name.
-        raw: Gives the bytes of a tensor, uint8; a view where it can be one.
+        stands: Says where a tensor stands.
         files: Other files that belong to it, by path relative to its directory.
-        where: Gives file and offset of a tensor that stands in a file as it is; None where it does not.
         index: Its shard index as it stands, if it has one.
         repo, commit: Where it came from, if from the hub.
         check_unchanged: Raises CheckpointError where the files changed since they were opened.
@@ -39,13 +76,16 @@ class Base:
 
     source: str
     shards: Mapping[str, ShardLayout]
-    raw: Callable[[str], Bytes]
+    stands: Callable[[str], Standing]
     files: Mapping[str, Path]
-    where: Callable[[str], tuple[Path, int] | None] = field(default=lambda _name: None)
     index: bytes | None = None
     repo: str | None = None
     commit: str | None = None
     check_unchanged: Callable[[], None] = field(default=lambda: None)
+
+    def raw(self, name: str) -> Bytes:
+        """The bytes of a tensor, uint8; a view where it can be one."""
+        return self.stands(name).whole()
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -66,9 +106,8 @@ def base_of(checkpoint: Checkpoint, files: Mapping[str, Path]) -> Base:
             name: ShardLayout(shard.header_bytes, shard.tensors, shard.metadata)
             for name, shard in checkpoint.shards.items()
         },
-        raw=checkpoint.raw,
+        stands=lambda name: Standing(*checkpoint.where(name), checkpoint.raw(name)),
         files=files,
-        where=checkpoint.where,
         index=_index(checkpoint),
         repo=checkpoint.location.repo,
         commit=checkpoint.location.commit,

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsetv.arrays import Bytes
 from sparsetv.checkpoint.locate import INDEX_NAME
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
-from sparsetv.compose.base import Base
+from sparsetv.compose.base import Base, Standing
 from sparsetv.compose.mix import Active
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record, read_record
 from sparsetv.compose.undo import Memory, open_memory
@@ -30,8 +29,8 @@ class Stitched:
         merged = self.merged_base()
         dtypes = {name: entry.dtype for name, entry in merged.entries.items()}
 
-        def raw(name: str) -> Bytes:
-            return self.memory.restore(name, merged.raw(name), dtypes[name])
+        def stands(name: str) -> Standing:
+            return self.memory.under(merged.stands(name), name, dtypes[name])
 
         record = self.record
         files = {name: self.path / name for name in record.files if (self.path / name).is_file()}
@@ -42,7 +41,7 @@ class Stitched:
                     f"{files[name]}: is missing, so {self.path} cannot go back; stitch again from the base"
                 )
         return Base(
-            record.base, merged.shards, raw, files, index=self.memory.index(), repo=record.repo, commit=record.commit
+            record.base, merged.shards, stands, files, index=self.memory.index(), repo=record.repo, commit=record.commit
         )
 
     def merged_base(self) -> Base:
@@ -50,11 +49,10 @@ class Stitched:
         layouts = self.memory.layouts()
         entries = {name: entry for shard in layouts.values() for name, entry in shard.tensors.items()}
 
-        def raw(name: str) -> Bytes:
-            whole = self.memory.dropped(name)
-            return whole if whole is not None else self._merged(name, entries[name])
+        def stands(name: str) -> Standing:
+            return self.memory.dropped(name) or self._merged(name, entries[name])
 
-        return Base(str(self.path), layouts, raw, {})
+        return Base(str(self.path), layouts, stands, {})
 
     def own_files(self) -> dict[str, Path]:
         """Files that somebody else put into the directory, by relative path; they stay."""
@@ -67,15 +65,15 @@ class Stitched:
                 found[relative.as_posix()] = path
         return found
 
-    def _merged(self, name: str, entry: Entry) -> Bytes:
-        """The merged bytes of a base tensor, without rows that a task added."""
+    def _merged(self, name: str, entry: Entry) -> Standing:
+        """A base tensor in the merged weights, without rows that a task added."""
         merged = self._merged_name(name)
         if merged not in self.merged or self.merged.dtype(merged) != entry.dtype:
             raise FormatError(f"{self.path}: weights lack {merged} as {entry.dtype}; they are not what sparsetv wrote")
         data = self.merged.raw(merged)[: entry.stop - entry.start]
         if len(data) != entry.stop - entry.start:
             raise FormatError(f"{self.path}: {merged} is too short; the weights are not what sparsetv wrote")
-        return data
+        return Standing(*self.merged.where(merged), data)
 
     def _merged_name(self, name: str) -> str:
         old, new = self.record.prefix

@@ -18,7 +18,7 @@ from sparsetv.compose.reuse import Reuse
 from sparsetv.compose.undo import Undo
 from sparsetv.compose.weights import Piece, plan, write_shards
 from sparsetv.container.writer import encode
-from sparsetv.dtypes import SIZES, bits_dtype
+from sparsetv.dtypes import SIZES
 from sparsetv.errors import FormatError
 from sparsetv.fingerprint import digest
 from sparsetv.task_vector import SparseTaskVector
@@ -48,8 +48,8 @@ class Patcher:
         return patch
 
     def _reader(self, name: str, dtype: str) -> Callable[[Positions], Bits]:
-        bits = self._base.raw(name).view(bits_dtype(dtype))
-        return lambda positions: bits[positions]
+        standing = self._base.stands(name)
+        return lambda positions: standing.at(positions, dtype)
 
 
 def stitch(

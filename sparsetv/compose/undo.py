@@ -7,7 +7,7 @@ lack (`tensor.NAME`). With the merged weights it gives the base back, bit for bi
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from sparsetv import atomic
 from sparsetv.arrays import Bits, Bytes, Positions
 from sparsetv.checkpoint.locate import is_plain_shard
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
-from sparsetv.compose.base import ShardLayout
+from sparsetv.compose.base import ShardLayout, Standing
 from sparsetv.dtypes import SIZES, bits_dtype
 from sparsetv.errors import FormatError
 from sparsetv.fingerprint import TensorIdentity
@@ -80,10 +80,10 @@ class Memory:
         """The base's shard index as it stood, if it had one."""
         return self.file.raw("index").tobytes() if "index" in self.file else None
 
-    def dropped(self, name: str) -> Bytes | None:
+    def dropped(self, name: str) -> Standing | None:
         """A base tensor that the merged weights lack."""
         key = f"tensor.{name}"
-        return self.file.raw(key) if key in self.file else None
+        return Standing(*self.file.where(key), self.file.raw(key)) if key in self.file else None
 
     def identities(self) -> dict[str, TensorIdentity] | None:
         """The base's tensors; None where an older version of sparsetv wrote the file.
@@ -108,22 +108,21 @@ class Memory:
             return None
         return self.file.bits(f"positions.{name}").view(np.int64), self.file.bits(f"bits.{name}")
 
-    def restore(self, name: str, merged: Bytes, dtype: str) -> Bytes:
-        """The base's bytes of a tensor from its merged bytes; a copy where anything was touched.
+    def under(self, merged: Standing, name: str, dtype: str) -> Standing:
+        """The base's tensor under the merged one: where that stands, but for what tasks touched.
 
         Raises:
             FormatError: The saved positions do not fit the tensor.
         """
-        if f"positions.{name}" not in self.file:
+        saved = self.saved(name)
+        if saved is None:
             return merged
-        positions = self.file.bits(f"positions.{name}").view(np.int64)
-        bits = np.frombuffer(bytearray(merged), bits_dtype(dtype))
-        saved = self.file.bits(f"bits.{name}")
-        fits = len(saved) == len(positions) and saved.dtype == bits.dtype
-        if not fits or (len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < len(bits)):
+        positions, bits = saved
+        size = len(merged.data) // SIZES[dtype]
+        fits = len(bits) == len(positions) and bits.dtype == bits_dtype(dtype)
+        if not fits or (len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < size):
             raise FormatError(f"{self.file.source}: saved values of {name} do not fit the tensor")
-        bits[positions] = saved
-        return bits.view(np.uint8)
+        return replace(merged, positions=positions, bits=bits)
 
 
 def _layout(raw: bytes, name: str) -> ShardLayout:

@@ -185,14 +185,12 @@ def _parts(base: Base, layout: ShardLayout, pieces: list[Piece], patches: Patche
 
 
 def _base_parts(base: Base, piece: Piece, patch: Patch | None) -> Iterator[atomic.Part]:
-    """A base tensor with its patch: copied from its file where it stands in one, else from memory."""
-    place = base.where(piece.base)
-    if place is None:
-        yield from patched(base.raw(piece.base), piece.dtype, patch)
-        return
-    positions = patch.positions if patch is not None else np.zeros(0, np.int64)
-    bits = patch.after if patch is not None else np.zeros(0, bits_dtype(piece.dtype))
-    yield atomic.CopiedRange(*place, len(base.raw(piece.base)), positions, bits)
+    """A base tensor with its patch, copied from where it stands: what is not the base's there, then the patch."""
+    standing = base.stands(piece.base)
+    over = [(standing.positions, standing.bits)]
+    if patch is not None:
+        over.append((patch.positions, patch.after))
+    yield atomic.CopiedRange(standing.path, standing.start, len(standing.data), over)
 
 
 def patched(raw: Bytes, dtype: str, patch: Patch | None) -> Iterator[Bytes]:
