@@ -29,13 +29,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from benchmarks.common import anonymous_bytes, interleaved, median, part, summary, write_result
+from benchmarks.common import part, summary, write_result
 from benchmarks.peers_environment import PeersError, peers_python, run, versions
 from benchmarks.peers_mergekit import command as merge_command
 from benchmarks.peers_mergekit import largest_difference, program, recipe, save_dense
 from benchmarks.runtime import copy_with_fsync
 from benchmarks.synthetic import Tensors, base_directory, base_fingerprint, content, load_base, task
 from sparsetv import Composer, SparseTaskVector, StitchOptions, stitch, write_task
+from sparsetv.bench.cost import anonymous_bytes, interleaved, median
 
 SCALE = 0.5
 FEW = 10

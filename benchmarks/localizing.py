@@ -24,7 +24,9 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks.common import RESULTS, machine, peak_memory
+from benchmarks.common import RESULTS
+from sparsetv.bench.cost import peak_memory
+from sparsetv.bench.machine import machine
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.jobs.localize import scope_names

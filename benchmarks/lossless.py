@@ -28,12 +28,13 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from benchmarks.common import peak_memory, write_result
+from benchmarks.common import write_result
 from benchmarks.peers_environment import PeersError, run
 from sparsetv.archive.chunk import decode_chunk, encode_chunk
 from sparsetv.archive.elements import kind_of
 from sparsetv.archive.limits import CHUNK_ELEMENTS
 from sparsetv.atomic import Part, write_new_file
+from sparsetv.bench.cost import peak_memory
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.dtypes import from_float32

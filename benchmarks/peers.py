@@ -30,7 +30,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from benchmarks.common import interleaved, part, summary, write_result
+from benchmarks.common import part, summary, write_result
 from benchmarks.peers_environment import PeersError, peers_python, versions
 from benchmarks.peers_jobs import CHANGING, MERGED, MERGING, METHODS, Job, Places, merging, stitch, storing
 from benchmarks.peers_mergekit import mergekit_name, recipe, save_dense
@@ -39,6 +39,7 @@ from benchmarks.processes import ProcessError, measured_process
 from benchmarks.storage_pairs import kept_entries, write_sides
 from benchmarks.synthetic import base_fingerprint, finetune, load_base, task
 from sparsetv import Composer, PackOptions, pack, read_task, write_task
+from sparsetv.bench.cost import interleaved
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.difference import task_vector
 from sparsetv.localize.scope import Scope

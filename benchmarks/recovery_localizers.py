@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import Cache, peak_memory, write_result
+from benchmarks.common import Cache, write_result
 from benchmarks.data import ADAMW, SGD, Sentences
 from benchmarks.sentences import MAX_LENGTH, arguments, room_of, subject, summarise
 from sparsetv.arrays import Positions, Values
+from sparsetv.bench.cost import peak_memory
 from sparsetv.calibrate.match import GRID, match
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.base import base_of

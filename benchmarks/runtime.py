@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import interleaved, median, peak_memory, write_result
+from benchmarks.common import write_result
 from sparsetv.atomic import write_new_file
+from sparsetv.bench.cost import interleaved, median, peak_memory
 from sparsetv.jobs.options import PackOptions, StitchOptions
 from sparsetv.jobs.pack import pack
 from sparsetv.jobs.stitch import stitch

@@ -3,6 +3,7 @@
 Nothing here calls sparsetv's arithmetic: dtypes are torch's, files are read and written by the safetensors library.
 """
 
+import builtins
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -221,3 +223,15 @@ def splits(names: Sequence[str]) -> st.SearchStrategy[dict[str, int] | None]:
     """A random assignment of tensors to shards, or None for a single file."""
     numbers = st.lists(st.integers(0, 2), min_size=len(names), max_size=len(names))
     return st.one_of(st.none(), numbers.map(lambda found: dict(zip(names, found, strict=True))))
+
+
+def hide(module: str, patch: pytest.MonkeyPatch) -> None:
+    """Make imports of a package fail, as where it is not installed."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == module:
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    patch.setattr(builtins, "__import__", without)

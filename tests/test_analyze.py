@@ -1,6 +1,5 @@
 """Where masks fall and what tasks share, against dense oracles; real names; commands and pictures."""
 
-import builtins
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from helpers import hide
 from hostile import base_tensors, checkpoint, make_pair, pack_to, run, tuned_tensors
 from hypothesis import given
 from hypothesis import strategies as st
@@ -365,14 +365,7 @@ def test_a_picture_that_cannot_be_made_is_refused_before_any_work(
         analyze(["none.stv"], plot="x.pdf")
     with pytest.raises(OutputError, match="does not exist"):
         analyze(["none.stv"], plot="nowhere/x.png")
-    real = builtins.__import__
-
-    def without_matplotlib(name: str, *rest: Any, **more: Any) -> Any:
-        if name.split(".", maxsplit=1)[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    hide("matplotlib", monkeypatch)
     with pytest.raises(NotFoundError, match=r"sparsetv\[demo\]"):
         analyze(["none.stv"], plot="x.png")
     assert not list(room.glob("x.*"))

@@ -15,12 +15,12 @@ from helpers import tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.common import peak_memory
 from sparsetv.archive import numbers as coding
 from sparsetv.archive.chunk import decode_chunk, encode_chunk, mode_of
 from sparsetv.archive.elements import apply, by_class, differences, kind_of, ranks, unrank
 from sparsetv.archive.limits import CHUNK_ELEMENTS
 from sparsetv.archive.streams import In, Out
+from sparsetv.bench.cost import peak_memory
 from sparsetv.cli import group
 from sparsetv.dtypes import SIZES
 from sparsetv.errors import BaseMismatchError, CheckpointError, OutputError, UsageError, VerifyError

@@ -1,6 +1,5 @@
 """Results as a page: nothing from outside, everything escaped, gaps and all, at any width."""
 
-import builtins
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from helpers import hide
 from hostile import run
 from made_results import METHODS, TASKS, Maker, Row, header, write_results
 
@@ -200,14 +200,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, monkeypatch: pytest.
         write_report(tmp_path / "empty", tmp_path / "old.html")
     with pytest.raises(OutputError, match="does not exist"):
         write_report(folder, tmp_path / "nowhere" / "page.html")
-    real = builtins.__import__
-
-    def without_matplotlib(name: str, *rest: Any, **more: Any) -> Any:
-        if name.split(".", maxsplit=1)[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    hide("matplotlib", monkeypatch)
     with pytest.raises(NotFoundError, match=r"sparsetv\[demo\]"):
         write_report(folder, tmp_path / "old.html")
     assert (tmp_path / "old.html").read_text() == "old"
