@@ -217,6 +217,18 @@ def test_storage_is_what_the_file_system_says(suite: Suite, tmp_path: Path) -> N
     assert found["5% sign"]["bits"] == {part: round(bits, 3) for part, bits in summary.bits.items()}
 
 
+def test_files_of_other_weights_are_not_taken(suite: Suite, folder: Path, tmp_path: Path) -> None:
+    """A fine-tune that was trained again has other files, though it has its old name."""
+    again = tmp_path / "tuned"
+    shutil.copytree(folder / "third", again)
+    first = Lab(suite, tmp_path / "o")
+    second = Lab(replace(suite, tasks=(replace(suite.task("tuned"), finetuned=str(again)),)), tmp_path / "o")
+    assert first.packed("tuned", "5% exact").digest() != second.packed("tuned", "5% exact").digest()
+    assert first.packed("tuned", "5% exact").digest() == Lab(suite, tmp_path / "o").packed("tuned", "5% exact").digest()
+    other = Lab(replace(suite, scope=("all",)), tmp_path / "o")
+    assert other.packed("tuned", "5% exact").recipe.preset == "all"
+
+
 def test_what_cannot_be_measured_is_left_out_unless_it_was_asked_for(suite: Suite, tmp_path: Path) -> None:
     said: list[str] = []
     path = bench("storage", suite, tmp_path, choice=Selection(tasks=["tuned"]), say=said.append)

@@ -1,6 +1,7 @@
 """What all experiments share: the suite's models and files, made once, and what results say of where they are from."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,7 +31,7 @@ class Lab:
 
     Attributes:
         suite: What is measured.
-        room: Folder of results; task files in `files/TASK/`.
+        room: Folder of results; task files in `files/`.
         limit: Most test examples per task; None for all.
         device: Where models run.
         progress: Reports work under way.
@@ -62,8 +63,11 @@ class Lab:
         return self.files(name) / f"{kind.replace('% ', '-').replace(' ', '-')}.stv"
 
     def files(self, name: str) -> Path:
-        """Where the packed files of a fine-tune lie."""
-        return self.room / "files" / name
+        """Where the packed files of a fine-tune lie: a folder of its weights and settings alone, so none is stale."""
+        told, task = self._told(), self.suite.task(name)
+        packed = {key: told[key] for key in ("base", "max_length", "precision", "scope", "seed")}
+        own = [asdict(task), self._sha256(task.finetuned), packed]
+        return self.room / "files" / f"{name}-{hashlib.sha256(json.dumps(own).encode()).hexdigest()[:12]}"
 
     def packed(self, name: str, kind: str) -> SparseTaskVector:
         """The task of a packed file, which is made where it is missing."""

@@ -61,7 +61,7 @@ def bench(
     Args:
         experiment: A name of `EXPERIMENTS`.
         suite: What is measured.
-        output: Folder; results go to `EXPERIMENT.jsonl`, task files to `files/TASK/`.
+        output: Folder; results go to `EXPERIMENT.jsonl`, task files to `files/`.
         choice: What of the suite, and how.
         progress: Reports work under way.
         say: Told each figure as it is known.

@@ -1,5 +1,7 @@
 """Experiment: seconds and memory of every merge method (Tables 10 and 11), and of the jobs on disk, beside floors."""
 
+import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from sparsetv.bench.cost import cost, interleaved, median
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import checked
 from sparsetv.bench.method import Method
-from sparsetv.bench.methods import METHODS, choose
+from sparsetv.bench.methods import choose
 from sparsetv.bench.subject import checkpoint_files
 from sparsetv.checkpoint.reading import chunked, open_checkpoint
 from sparsetv.difference import task_vector
@@ -20,7 +22,8 @@ from sparsetv.jobs.options import PackOptions, StitchOptions
 from sparsetv.jobs.pack import pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
 
-ROUNDS = 5
+ROUNDS, LONG = 5, 20.0
+"""How often a job is repeated, unless once takes so many seconds."""
 READING, COPYING, SUBTRACTING = (
     "read all checkpoints once",
     "copy the base with fsync",
@@ -32,7 +35,7 @@ def runtime(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     """Measure every method on the merged tasks, and every job on disk; rows `{what}` in `runtime.jsonl`.
 
     Methods start from checkpoints, with nothing packed and nothing tuned; models are built and data is read before,
-    for every method alike. What learns or tunes runs once, the rest five times, of which the median counts.
+    for every method alike. What takes over 20 seconds runs once, the rest five times, of which the median counts.
     """
     names, chosen = checked(lab), choose(methods)
     recorder = lab.recorder("runtime")
@@ -40,26 +43,26 @@ def runtime(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     for name in names:
         lab.subject(name)
     sources = [lab.suite.base, *(lab.suite.task(name).finetuned for name in names)]
-    recorder.measure({"what": READING}, lambda: _repeated(partial(_read, sources), ROUNDS) | {"floor": None})
+    recorder.measure({"what": READING}, lambda: _repeated(partial(_read, sources)) | {"floor": None})
     for key, method in chosen.items():
         row = recorder.measure({"what": key}, lambda m=method: _timed(lab, names, m))  # type: ignore[misc]
         lab.say(f"{method.label}: {row['seconds']:.2f} s, {row['peak_bytes'] / 1e6:,.0f} MB")
 
 
 def _timed(lab: Lab, names: Sequence[str], method: Method) -> dict[str, Any]:
-    quick = method.data == METHODS["average"].data and "joint" not in method.label
-
     def once() -> None:
         with tempfile.TemporaryDirectory(dir=lab.room) as room:
             method.make(replace(lab, room=Path(room)), names)
 
     told = {"label": method.label, "data": method.data, "floor": READING, "tasks": len(names)}
-    return told | _repeated(once, ROUNDS if quick else 1)
+    return told | _repeated(once)
 
 
-def _repeated(job: Callable[[], object], rounds: int) -> dict[str, Any]:
-    seconds, peak = [], 0
-    for _ in range(rounds):
+def _repeated(job: Callable[[], object]) -> dict[str, Any]:
+    seconds: list[float] = []
+    peak = 0
+    while len(seconds) < ROUNDS and max(seconds, default=0.0) < LONG:
+        gc.collect()
         with cost() as spent:
             job()
         seconds.append(spent.seconds)
@@ -116,11 +119,10 @@ def _fresh(room: Path) -> None:
         shutil.rmtree(room / name, ignore_errors=True)
     shutil.copytree(room / "part", room / "work-add")
     shutil.copytree(room / "whole", room / "work-remove")
+    os.sync()  # so that no job pays for the writing of the one before
 
 
 def _copy(base: str, room: Path) -> None:
-    import os  # noqa: PLC0415
-
     (room / "copy").mkdir()
     for file in checkpoint_files(base):
         target = room / "copy" / file.name
