@@ -9,9 +9,10 @@ from sparsetv.compose.base import Base, Standing
 from sparsetv.compose.mix import Active
 from sparsetv.compose.record import MEMORY, RECORD, ROOM, Member, Record, read_record
 from sparsetv.compose.undo import Memory, open_memory
+from sparsetv.container.reader import decode
 from sparsetv.errors import FormatError
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.taskfile import read_task
+from sparsetv.taskfile import open_task
 from sparsetv.wire.header import Entry
 
 
@@ -90,10 +91,10 @@ class Stitched:
             FormatError: The stored task file is not the one that the record names.
         """
         path = self.path / ROOM / "tasks" / member.file
-        task = read_task(path)
-        if task.digest() != member.digest:
+        opened = open_task(path)
+        if opened.manifest.digest != member.digest:
             raise FormatError(f"{path}: is not the task that the record names ({member.digest[:12]}…)")
-        return task
+        return decode(opened)  # which hashes the content and compares it with the manifest
 
 
 def open_stitched(path: Path) -> Stitched:
