@@ -1,6 +1,7 @@
 """The benchmark of peers: what processes take, recipes, parts that are kept, what the table says."""
 
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import common, readme_peers
-from benchmarks.common import part
+from benchmarks.common import RESULTS, part
 from benchmarks.peers_environment import PACKAGES
 from benchmarks.peers_jobs import CHANGING, MERGING, PACKS, STORING, Places, Row, merging, storing
 from benchmarks.peers_mergekit import mergekit_name, recipe
@@ -178,3 +179,8 @@ def test_every_row_is_made_of_jobs_that_there_are(tmp_path: Path) -> None:
     kept = storing(places, Path("python"))
     assert {f"{key} {way}" for _, key, *_ in STORING for way in ("compress", "restore")} == set(kept)
     assert all(one.unequal for one in (*MERGING, *CHANGING)[1:])
+
+
+def test_every_result_has_a_section_that_says_how_it_was_made() -> None:
+    headings = set(re.findall(r"^## (\S+)$", (RESULTS.parent / "README.md").read_text(), re.MULTILINE))
+    assert {path.stem for path in RESULTS.glob("*.json")} <= headings
