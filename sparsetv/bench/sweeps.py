@@ -8,11 +8,11 @@ from sparsetv.bench.merge import Once, checked, measure, references
 from sparsetv.bench.ours import stitched
 from sparsetv.errors import UsageError
 
-SHARES = ("0.1", "0.3", "1", "3", "5", "10", "20")
+SHARES = ("0.1", "1", "5", "20")
 """Percent of the scope."""
 
-LEARNED_SHARES = ("0.1", "1", "5")
-"""Learning takes minutes per task and density."""
+LEARNED_SHARES = ("1", "5")
+"""Learning, and scales that are found together, take minutes per density."""
 
 SHOTS = (8, 32, 128, 512)
 """Examples per class."""
@@ -28,7 +28,7 @@ def density(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     kinds = {
         "stitch": ("exact", "none", SHARES),
         "stitch-scaled": ("exact", "l2-tensor", SHARES),
-        "stitch-joint": ("exact", "joint", ("0.3", "1", "5")),
+        "stitch-joint": ("exact", "joint", LEARNED_SHARES),
         "stitch-learned": ("learned", "none", LEARNED_SHARES),
     }
     references(lab, recorder, {"set": "all", "density": 0.0}, names)
