@@ -23,7 +23,7 @@ def merged() -> Table:
     rows = []
     for line in board.lines:
         stored = number(line.whole, "stored_bytes")
-        size = "" if line.is_reference else f"{stored / 1e6:.2f} MB" if stored else "90.9 MB"
+        size = "" if line.is_reference else f"{stored / 1e6:.2f} MB" if stored else "a checkpoint"
         rows.append(
             [line.label, *_scores(line, board.tasks), _both(line.average), size, str(line.whole.get("data", ""))]
         )
