@@ -148,6 +148,25 @@ def test_results_of_other_settings_are_refused(merged: Path, folder: Path) -> No
         bench("merge", replace(read_suite(folder), max_length=17), merged.parent)
 
 
+def test_scales_are_fitted_to_data_whose_columns_have_other_names(suite: Suite, tmp_path: Path) -> None:
+    tasks = []
+    for name in ("tuned", "other"):
+        rows = [json.loads(line) for line in Path(suite.task(name).train).read_text().splitlines()]
+        renamed = lines(tmp_path / f"{name}.jsonl", [{"sentence": row["text"], "label": row["label"]} for row in rows])
+        tasks.append(replace(suite.task(name), train=str(renamed), settings={"columns": {"text": "sentence"}}))
+    renamed_suite, plain = replace(suite, tasks=tuple(tasks), merged=("tuned", "other")), Lab(suite, tmp_path / "a")
+    found = METHODS["stitch-5-fit"].make(Lab(renamed_suite, tmp_path / "b"), ("tuned", "other")).deltas["tuned"]
+    wanted = METHODS["stitch-5-fit"].make(plain, ("tuned", "other")).deltas["tuned"]
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_fitting_without_data_is_refused(suite: Suite, tmp_path: Path) -> None:
+    bare = replace(suite, tasks=tuple(replace(task, train="") for task in suite.tasks))
+    with pytest.raises(UsageError, match="names no train data"):
+        bench("merge", bare, tmp_path, choice=Selection(methods=["stitch-5-fit"]))
+
+
 def test_the_average_is_the_average_of_the_checkpoints(suite: Suite, folder: Path, tmp_path: Path) -> None:
     lab = Lab(suite, tmp_path)
     deltas = METHODS["average"].make(lab, NAMES).deltas["tuned"]

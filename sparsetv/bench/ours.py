@@ -15,6 +15,8 @@ from sparsetv.compose.mix import Mix, mix
 from sparsetv.compose.stitch import Patcher
 from sparsetv.compose.undo import Undo
 from sparsetv.dtypes import to_float32
+from sparsetv.errors import UsageError
+from sparsetv.examples.reading import Example, read_examples
 from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.stitch import activate
 from sparsetv.rules import find_rule
@@ -29,12 +31,20 @@ def _stitched(lab: Lab, names: Sequence[str], *, kind: str, scale: str, rule: st
     tasks = [lab.packed(name, kind) for name in names]
     checkpoint = open_checkpoint(lab.suite.base)
     base = base_of(checkpoint, other_files(checkpoint.location.directory))
-    examples = {name: lab.suite.task(name).train for name in names} if scale == "fit" else {}
-    options, combination = StitchOptions(rule=rule, scale=scale, fit=examples), find_rule(rule, min_tasks=2)
+    examples = {name: _train(lab, name) for name in names} if scale == "fit" else {}
+    options = StitchOptions(rule=rule, scale=scale, fit=examples, device=lab.device)
+    combination = find_rule(rule, min_tasks=2)
     active = activate(base, tasks, options, combination, lab.progress)
     deltas = merged_deltas(base, mix(active, rule=combination, scale=scale))
     stored = sum(lab.file(name, kind).stat().st_size for name in names)
     return Merged(dict.fromkeys(names, deltas), {"kind": kind, "scale": scale, "rule": rule}, stored)
+
+
+def _train(lab: Lab, name: str) -> list[Example]:
+    task = lab.suite.task(name)
+    if not task.train:
+        raise UsageError(f"{name}: the suite names no train data, which scale `fit` needs")
+    return read_examples(task.train, labelled=False, columns=task.columns)
 
 
 def merged_deltas(base: Base, mixed: Mix) -> Mapping[str, torch.Tensor]:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from sparsetv.calibrate.joint import Member
     from sparsetv.examples.encoding import Batch
+    from sparsetv.examples.reading import Example
     from sparsetv.objective.loss import Inputs
+
+    Given = str | Path | Sequence[Example]
 
 BATCH_SIZE = 16
 
@@ -33,7 +36,7 @@ def match_tasks(
     *,
     rule: Rule,
     weights: Mapping[str, float] | None = None,
-    data: Mapping[str, str | Path] | None = None,
+    data: "Mapping[str, Given] | None" = None,
     steps: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -89,7 +92,7 @@ def _member(
     weight: float,
     steps: int,
     device: "torch.device",
-    data: str | Path | None = None,
+    data: "Given | None" = None,
 ) -> "Member":
     from sparsetv.calibrate.joint import Member, correlation_loss  # noqa: PLC0415
     from sparsetv.objective.body import Body  # noqa: PLC0415
@@ -131,12 +134,12 @@ class _Reader:
         return self.base.raw(name).view(bits_dtype(self.dtype(name)))
 
 
-def _examples(base: Base, model: "nn.Module", task: SparseTaskVector, data: str | Path) -> "list[Batch]":
+def _examples(base: Base, model: "nn.Module", task: SparseTaskVector, data: "Given") -> "list[Batch]":
     from sparsetv.examples.encoding import encode  # noqa: PLC0415
     from sparsetv.examples.reading import read_examples  # noqa: PLC0415
     from sparsetv.examples.sampling import sample  # noqa: PLC0415
 
-    chosen = sample(read_examples(data, labelled=False))
+    chosen = sample(read_examples(data, labelled=False) if isinstance(data, str | Path) else data)
     processor = task_processor(base.files, task, images=chosen[0].kind == "image")
     if len(chosen) > BATCH_SIZE and len(chosen) % BATCH_SIZE == 1:
         chosen.pop()  # one example alone says nothing of direction

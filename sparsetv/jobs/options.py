@@ -1,13 +1,17 @@
 """How entries are chosen and stored, and how tasks combine, as a user chooses it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsetv.jobs.learning import RANDOM, Learn
 from sparsetv.localize.names import Settings
 from sparsetv.localize.problem import DENSITY
 from sparsetv.localize.scope import Scope
+
+if TYPE_CHECKING:
+    from sparsetv.examples.reading import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +101,13 @@ class StitchOptions:
         scale: `auto`, `none`, `l2`, `l2-tensor`, `graft`, `match`, `joint`, `fit` or a number.
         weights: Weight per task name; 1 where absent, negative to negate a task.
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
-        fit: Examples per task name, for the scale `fit`.
+        fit: Examples per task name, for the scale `fit`: a file, a data set of the hub, or examples that were read.
+        device: Where models run, for the scales that run them.
     """
 
     rule: str = "mean"
     scale: str | float = "auto"
     weights: Mapping[str, float] = field(default_factory=dict)
     min_tasks: int = 2
-    fit: Mapping[str, str | Path] = field(default_factory=dict)
+    fit: Mapping[str, str | Path | Sequence["Example"]] = field(default_factory=dict)
+    device: str = "auto"

@@ -204,7 +204,15 @@ def _together(
         raise UsageError("scale `fit` needs examples of each task: --fit NAME=FILE.jsonl")
     from sparsetv.jobs.joint import match_tasks  # noqa: PLC0415  torch only where a model runs
 
-    return match_tasks(base, tasks, rule=rule, weights=asked.weights, data=asked.fit, progress=progress)
+    return match_tasks(
+        base,
+        tasks,
+        rule=rule,
+        weights=asked.weights,
+        data=asked.fit,
+        device=asked.device,
+        progress=progress,
+    )
 
 
 def _check_output(target: Path, base: Checkpoint) -> None:
