@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from sparsetv.bench.suite import Suite, read_suite
 from sparsetv.cli import group
 from sparsetv.cli.bench import EXPERIMENTS as SHOWN
 from sparsetv.errors import FormatError, NotFoundError, OutputError, UsageError
+from sparsetv.examples.encoding import encode
 from sparsetv.results import read_results
 
 IMPOSSIBLE = {"stitch-budget-joint"}
@@ -165,6 +167,31 @@ def test_fitting_without_data_is_refused(suite: Suite, tmp_path: Path) -> None:
     bare = replace(suite, tasks=tuple(replace(task, train="") for task in suite.tasks))
     with pytest.raises(UsageError, match="names no train data"):
         bench("merge", bare, tmp_path, choice=Selection(methods=["stitch-5-fit"]))
+
+
+def test_the_first_examples_are_those_of_all_and_no_others_are_encoded(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Lab(suite, tmp_path).subject("tuned")
+    wanted = subject.batches("train", size=4)[:2]
+    encoded: list[int] = []
+
+    def counting(*args: Any, **how: Any) -> Any:
+        encoded.append(len(args[2]))
+        return encode(*args, **how)
+
+    monkeypatch.setattr("sparsetv.bench.subject.encode", counting)
+    found = subject.batches("train", most=8, size=4)
+    assert encoded == [8]
+    for one, other in zip(found, wanted, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_fine_tune_that_has_none_right_has_no_ratio(suite: Suite, tmp_path: Path) -> None:
+    lab = Lab(suite, tmp_path)
+    assert lab.normalised({"tuned": lab.subject("tuned").ceiling, "other": 0.0}) == 0.5
+    lab.subject("other").ceiling = 0.0
+    assert lab.normalised({"tuned": 0.5, "other": 0.0}) is None
 
 
 def test_the_average_is_the_average_of_the_checkpoints(suite: Suite, folder: Path, tmp_path: Path) -> None:

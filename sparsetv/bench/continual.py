@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparsetv.bench.cost import cost
+from sparsetv.bench.cost import cost, settle
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import checked
 from sparsetv.bench.methods import METHODS, choose
@@ -49,18 +49,18 @@ def _step(lab: Lab, key: str, names: Sequence[str]) -> dict[str, Any]:
     """One step: what is new since the step before is made anew."""
     shutil.rmtree(lab.files(names[-1]), ignore_errors=True)  # of a run that was stopped in this very step
     for name in names:
-        lab.subject(name)  # models are there before the clock starts, for every method
+        lab.subject(name).prepare()  # models and data are there before the clock starts, for every method
+    settle()
     with cost() as spent:
         deltas = _trained(lab, names) if key == "continual" else METHODS[key].make(lab, names).deltas[names[0]]
     values = {name: lab.subject(name).score(deltas) for name in names}
-    ratios = [values[name] / lab.subject(name).ceiling for name in names]
     return {
         "label": METHODS[key].label,
         "data": METHODS[key].data,
         "tasks": list(names),
         "values": {name: round(value, 6) for name, value in values.items()},
         "average": round(sum(values.values()) / len(values), 6),
-        "normalised": round(sum(ratios) / len(ratios), 6),
+        "normalised": lab.normalised(values),
         **vars(spent),
     }
 

@@ -1,6 +1,9 @@
 """Time and memory of a piece of work in this process."""
 
+import ctypes
+import gc
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +75,14 @@ def peak_memory() -> Iterator[Peak]:
         peak.top = max(peak.top, anonymous_bytes())
         peak._stop.set()
         thread.join()
+
+
+def settle() -> None:
+    """Give freed memory back to the system, so that what an earlier job freed does not hide what the next one takes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @dataclass

@@ -95,6 +95,14 @@ class Lab:
         scores = [self.subject(name).score(own, part="validation") for name, own in deltas.items()]
         return sum(scores) / len(scores)
 
+    def normalised(self, scores: Mapping[str, float]) -> float | None:
+        """Mean over tasks of the score over the fine-tune's; None where a fine-tune has none right."""
+        ceilings = [self.subject(name).ceiling for name in scores]
+        if not all(ceilings):
+            return None
+        ratios = [value / ceiling for value, ceiling in zip(scores.values(), ceilings, strict=True)]
+        return round(sum(ratios) / len(ratios), 6)
+
     def _told(self) -> dict[str, Any]:
         """The suite as results name it: no paths of this machine."""
         suite, tasks = self.suite, []

@@ -19,7 +19,7 @@ from sparsetv.merging.vectors import Tensors
 from sparsetv.objective.device import precisely
 
 METHODS = ("average", "arithmetic", "ties", "stitch-5", "stitch-5-scaled", "stitch-1-joint", "stitch-learned")
-EXAMPLES = 2000
+EXAMPLES = 2048
 """Training examples that a probe is fitted to, at most."""
 
 _RIDGE = 1e-2
@@ -49,12 +49,12 @@ def retention(lab: Lab, *, methods: Sequence[str] = ()) -> None:
 
 def _measured(lab: Lab, probe: "Probe", once: Once, rest: Sequence[str], label: str) -> dict[str, object]:
     deltas = once.merged.deltas[rest[0]]
-    merged = [lab.subject(name).score(deltas) / lab.subject(name).ceiling for name in rest]
+    merged = lab.normalised({name: lab.subject(name).score(deltas) for name in rest})
     return {
         "label": label,
         "retained": round(probe.score(deltas), 6),
         "base": round(probe.score({}), 6),
-        "merged_average": round(sum(merged) / len(merged), 6),
+        "merged_average": merged,
     }
 
 
@@ -76,13 +76,13 @@ class Probe:
         """Accuracy on the test set with the body at base plus deltas."""
         if self._weights is None:
             self._weights = self._fit()
-        batches = self._subject.batches("test", shots=None, size=64)
+        batches = self._subject.batches("test", size=64)
         features, labels = self._features(batches, deltas)
         return float(((features @ self._weights).argmax(dim=1) == labels).double().mean())
 
     def _fit(self) -> torch.Tensor:
         """Ridge regression of one-hot labels, shape (features + 1, classes), float64."""
-        batches = self._subject.batches("train", shots=None, size=64)[: EXAMPLES // 64 + 1]
+        batches = self._subject.batches("train", most=EXAMPLES, size=64)
         features, labels = self._features(batches, {})
         wanted = torch.nn.functional.one_hot(labels).double()
         gram = features.T @ features

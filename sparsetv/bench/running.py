@@ -21,7 +21,7 @@ def fisher(lab: Lab, names: Sequence[str]) -> Merged:
     vectors, shared, found = lab.vectors(names), lab.shared(names), []
     for name, vector in zip(names, vectors, strict=True):
         subject = lab.subject(name)
-        batches = subject.batches("train", shots=None, size=_BATCH)[: FISHER_EXAMPLES // _BATCH]
+        batches = subject.batches("train", most=FISHER_EXAMPLES, size=_BATCH)
         found.append(diagonal_fisher(subject.body(batches, shared), vector, progress=lab.progress))
     return for_all(names, fisher_average(vectors, found), examples=FISHER_EXAMPLES)
 
@@ -31,16 +31,16 @@ def regression_mean(lab: Lab, names: Sequence[str]) -> Merged:
     vectors, shared, found = lab.vectors(names), lab.shared(names), []
     for name, vector in zip(names, vectors, strict=True):
         subject = lab.subject(name)
-        batches = subject.batches("train", shots=None, size=_BATCH)[: REGMEAN_EXAMPLES // _BATCH]
+        batches = subject.batches("train", most=REGMEAN_EXAMPLES, size=_BATCH)
         found.append(grams(subject.body(batches, shared), vector, progress=lab.progress))
     return for_all(names, regmean(vectors, found), examples=REGMEAN_EXAMPLES, shrink=0.9)
 
 
 def entropy(lab: Lab, names: Sequence[str]) -> Merged:
     """AdaMerging, layer by layer."""
-    shared = lab.shared(names)
+    shared, most = lab.shared(names), ENTROPY_STEPS * _BATCH
     bodies = [
-        lab.subject(name).body(lab.subject(name).batches("test", shots=None, size=_BATCH), shared) for name in names
+        lab.subject(name).body(lab.subject(name).batches("test", most=most, size=_BATCH), shared) for name in names
     ]
     merged, _ = adamerging(bodies, lab.vectors(names), steps=ENTROPY_STEPS, rate=ENTROPY_RATE, progress=lab.progress)
     return for_all(names, merged, steps=ENTROPY_STEPS, rate=ENTROPY_RATE)

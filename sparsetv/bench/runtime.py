@@ -1,6 +1,5 @@
 """Experiment: seconds and memory of every merge method (Tables 10 and 11), and of the jobs on disk, beside floors."""
 
-import gc
 import os
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsetv.bench.cost import cost, interleaved, median
+from sparsetv.bench.cost import cost, interleaved, median, settle
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import checked
 from sparsetv.bench.method import Method
@@ -41,7 +40,7 @@ def runtime(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     recorder = lab.recorder("runtime")
     _on_disk(lab, names, recorder.measure, recorder.knows)
     for name in names:
-        lab.subject(name)
+        lab.subject(name).prepare()
     sources = [lab.suite.base, *(lab.suite.task(name).finetuned for name in names)]
     recorder.measure({"what": READING}, lambda: _repeated(partial(_read, sources)) | {"floor": None})
     for key, method in chosen.items():
@@ -62,7 +61,7 @@ def _repeated(job: Callable[[], object]) -> dict[str, Any]:
     seconds: list[float] = []
     peak = 0
     while len(seconds) < ROUNDS and max(seconds, default=0.0) < LONG:
-        gc.collect()
+        settle()
         with cost() as spent:
             job()
         seconds.append(spent.seconds)

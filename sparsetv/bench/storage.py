@@ -1,12 +1,11 @@
 """Experiment: what every kind of file weighs, from the file system, and what making it costs."""
 
-import gc
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparsetv.bench.cost import cost
+from sparsetv.bench.cost import cost, settle
 from sparsetv.bench.kinds import LOSSLESS, options_of
 from sparsetv.bench.lab import Lab, left_out
 from sparsetv.bench.subject import checkpoint_files
@@ -35,7 +34,7 @@ def storage(lab: Lab, *, kinds: Sequence[str] = ()) -> None:
 def _made(lab: Lab, name: str, kind: str) -> dict[str, Any]:
     task, path = lab.suite.task(name), lab.file(name, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
-    gc.collect()
+    settle()
     if kind == LOSSLESS:
         with cost() as spent:
             archive_to(path, lab.suite.base, task.finetuned, name=name, progress=lab.progress)

@@ -97,12 +97,13 @@ class Subject:
         self.set({})
         return Body(self.vector.base, names, objective)
 
-    def batches(self, part: str, *, shots: int | None, size: int = 16) -> list[Batch]:
+    def batches(self, part: str, *, shots: int | None = None, most: int | None = None, size: int = 16) -> list[Batch]:
         """Examples as batches, in random order.
 
         Args:
             part: `train` or `test`.
             shots: Examples per class; None for all.
+            most: Examples in all, the first of that order; None for all. No others are encoded.
             size: Examples per batch.
 
         Raises:
@@ -110,7 +111,7 @@ class Subject:
         """
         if self.task.kind == "zero-shot":
             raise UsageError(f"{self.task.name}: what is scored by the names of classes learns from no examples here")
-        chosen = sample(self.questions(part).examples, shots=shots, seed=self._suite.seed)
+        chosen = sample(self.questions(part).examples, shots=shots, seed=self._suite.seed)[:most]
         return encode(self.model, self._processor(chosen[0].kind), chosen, batch_size=size, max_length=self._length)
 
     def shuffled(self, size: int) -> Epoch:
@@ -129,6 +130,11 @@ class Subject:
             raise UsageError(f"{self.task.name}: only classifiers learn from examples here, not `choices`")
         found: Questions = getattr(self, f"_{part}")  # read when it is first asked for
         return found
+
+    def prepare(self) -> None:
+        """Read the training data and encode what coefficients are tuned on, if there is any, so that no clock runs."""
+        if self.task.train and self.task.kind != "choices":
+            self.score({}, part="validation")
 
     @cached_property
     def ceiling(self) -> float:
@@ -164,7 +170,7 @@ class Subject:
 
     @cached_property
     def _validation(self) -> Questions:
-        """Training examples that learning, which draws with the suite's own seed, does not draw first."""
+        """Training examples, drawn by another seed than those that methods learn from; the draws may share some."""
         return self._train.sampled(VALIDATION_SHOTS, seed=self._suite.seed + 1)
 
     def _read(self, part: str) -> Questions:
