@@ -86,6 +86,9 @@ def test_names_need_a_template_and_a_base_of_clip(images: Suite, tmp_path: Path)
     bare = Task(task.name, task.finetuned, test=task.test, kind="zero-shot")
     with pytest.raises(UsageError, match=r"settings\.template"):
         Lab(Suite("s", images.base, (bare,), ()), tmp_path).subject("one")
+    unnamed = Task(task.name, task.finetuned, test=task.test, kind="zero-shot", settings={"template": "w7 {} w8"})
+    with pytest.raises(UsageError, match=r"names no classes; name them in the suite: settings\.names"):
+        Lab(Suite("s", images.base, (unnamed,), ()), tmp_path).subject("one")
     other = tmp_path / "base"
     shutil.copytree(Path(images.base), other)
     transformers.CLIPVisionModel.from_pretrained(images.base).save_pretrained(other)

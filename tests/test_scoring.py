@@ -119,6 +119,8 @@ def test_long_prompts_lose_their_beginning(tmp_path: Path) -> None:
     assert second[0] == pytest.approx(likelihood(model, question.prompt, "w4 w5")[0], abs=1e-4)
     ((short, _),) = likelihoods(model, tokenizer, [question], max_length=3)
     assert short[0] == pytest.approx(likelihood(model, question.prompt, "w3", limit=3)[0], abs=1e-4)
+    with pytest.raises(UsageError, match="question 2 has a prompt of no tokens"):
+        likelihoods(model, tokenizer, [question, Choice("", ("w3", "w4"), (True, False))])
     for choice in ("", "w1 " * 16):
         with pytest.raises(UsageError, match="at least 1 and at most 15 fit"):
             likelihoods(model, tokenizer, [Choice("w1", ("w2", choice), (True, False))])

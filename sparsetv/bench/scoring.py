@@ -124,7 +124,7 @@ def by_names(task: Task, encoder: nn.Module, base: Path | None) -> nn.Module:
         base: Directory of the whole CLIP model, whose texts and tokenizer count.
 
     Raises:
-        UsageError: There is no template.
+        UsageError: There is no template, or nothing names the classes.
         ProbeError: The base is no CLIP model in a directory.
     """
     import transformers  # noqa: PLC0415  as everywhere that a model is made
@@ -132,6 +132,8 @@ def by_names(task: Task, encoder: nn.Module, base: Path | None) -> nn.Module:
     template, given = task.settings.get("template"), task.settings.get("names")
     if not template:
         raise UsageError(f"{task.name}: zero-shot scoring needs settings.template, such as 'a photo of a {{}}.'")
+    if not given and Path(task.test).is_file():
+        raise UsageError(f"{task.name}: {task.test} names no classes; name them in the suite: settings.names")
     names = list(given) if given else class_names(task.test, column=task.columns.get("label", "label"))
     try:
         with quiet():

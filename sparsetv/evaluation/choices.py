@@ -93,7 +93,7 @@ def choices_accuracy(
         progress: Called with the questions that a batch finished, as nearly as that can be told.
 
     Raises:
-        UsageError: No questions, or an answer of no tokens or of more than fit.
+        UsageError: No questions, a prompt of no tokens, or an answer of none or of more than fit.
 
     Reference:
         Hendrycks et al., arXiv:2009.03300 (MMLU); Clark et al., arXiv:1803.05457 (ARC); Lin et al., arXiv:2109.07958
@@ -146,6 +146,10 @@ class _Row:
 
 def _rows(tokenizer: Any, question: Choice, number: int, limit: int) -> Iterator[_Row]:
     prompt = tokenizer(question.prompt)["input_ids"]
+    if not prompt:
+        raise UsageError(
+            f"question {number + 1} has a prompt of no tokens, so that no answer follows anything; write one"
+        )
     for index, choice in enumerate(question.choices):
         answer = tokenizer(choice, add_special_tokens=False)["input_ids"]
         if not 0 < len(answer) < limit:
