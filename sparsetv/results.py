@@ -10,6 +10,12 @@ from typing import Any
 from sparsetv.errors import FormatError, NotFoundError, OutputError
 
 FORMAT = 1
+_SAME = ("format", "bench", "suite", "settings", "data")
+"""Parts of a header that a run must share with the one that it goes on from."""
+
+_BEGINNING = b'{"format":'
+"""Of every file of results: one that was cut off inside its header holds nothing else."""
+
 Row = dict[str, Any]
 
 
@@ -18,8 +24,8 @@ class Results:
     """One file of results.
 
     Attributes:
-        header: `format`, `bench`, `suite` (name, about, base, tasks, seed, sha256 of weights), `settings`, `machine`
-            and `versions`.
+        header: `format`, `bench`, `suite` (name, about, base, tasks, seed, sha256 of weights), `settings`, `data`
+            (sha256 of each task's files, by part) and `machine` (with versions).
         rows: What tells a measurement apart and what was measured, in the order of measuring.
     """
 
@@ -71,7 +77,7 @@ class Recorder:
 
     Args:
         path: The file; made where it is missing.
-        header: What the results are of. A file of other weights, settings or format is refused.
+        header: What the results are of. A file of other weights, data, settings or format is refused.
 
     Raises:
         OutputError: The file holds results of something else, or cannot be written.
@@ -79,14 +85,16 @@ class Recorder:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._path = path
-        wanted = {"format": FORMAT, **header}
-        if path.exists() and path.stat().st_size and b"\n" in path.read_bytes():
+        wanted = json.loads(json.dumps({"format": FORMAT, **header}))
+        content = path.read_bytes() if path.exists() else b""
+        if b"\n" in content:
             found = read_results(path)
-            for key in ("format", "bench", "suite", "settings"):
-                if found.header.get(key) != json.loads(json.dumps(wanted.get(key))):
-                    raise OutputError(f"{path}: holds results of another {key}; give another -o, or remove the file")
+            for key in _SAME:
+                _check_same(path, key, found.header.get(key), wanted.get(key))
             self._known = {_key(row["of"]): row for row in found.rows}
             self._cut_off()
+        elif not _BEGINNING.startswith(content[: len(_BEGINNING)]):
+            raise OutputError(f"{path}: holds no results; give another -o, or remove the file")
         else:
             self._known = {}
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +127,17 @@ class Recorder:
         if whole < len(content):
             with self._path.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _check_same(path: Path, key: str, found: Any, wanted: Any) -> None:
+    """Refuse to mix results; a header that is older than one of its parts says nothing of that part."""
+    if found == wanted or (key == "data" and found is None):
+        return
+    told = ""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+        told = f" (not the same: {', '.join(names)})"
+    raise OutputError(f"{path}: holds results of another {key}; give another -o, or remove the file{told}")
 
 
 def _key(of: Mapping[str, Any]) -> str:

@@ -23,8 +23,9 @@ from sparsetv.bench.subject import Subject
 from sparsetv.bench.suite import Suite, read_suite
 from sparsetv.cli import group
 from sparsetv.cli.bench import EXPERIMENTS as SHOWN
-from sparsetv.errors import FormatError, NotFoundError, OutputError, UsageError
+from sparsetv.errors import BusyError, FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.examples.encoding import encode
+from sparsetv.jobs.outputs import locked
 from sparsetv.results import read_results
 
 IMPOSSIBLE = {"stitch-budget-joint"}
@@ -83,6 +84,27 @@ def test_a_fine_tune_s_data_may_lie_under_the_name_before_its_hyphen(folder: Pat
         ('name = "s"\nbase = "b"\n[[tasks]]\nname = "../a"', "cannot be a task's name"),
         ('name = "s"\nbase = "b"\n[[tasks]]\nname = "a"\nmetric = "loss"', "metric is one of"),
         ('base = "b"\n[[tasks]]\nname = "a"', "'name' must be a text"),
+        ('name = "s"\nbase = "b"\ntasks = ["a"]', "needs \\[\\[tasks\\]\\]"),
+        (f'name = "s"\nbase = "b"\n[[tasks]]\nname = "{"a" * 200}"', "cannot be a task's name"),
+        ('name = "s"\nbase = "b"\n[[tasks]]\nname = "a\\u0000"', "cannot be a task's name"),
+        ('name = "s"\nbase = "b"\n[[tasks]]\nname = "a"\nsettings = 1', "'settings' must be a table"),
+        ('name = "s"\nbase = "b"\n[[tasks]]\nname = "a"\nsettings = { columns = 1 }', "'columns' must be a table"),
+        ('name = "s"\nbase = "b"\n[[tasks]]\nname = "a"\nsettings = { temple = 1 }', "settings has 'temple'"),
+        *(
+            (f'name = "s"\nbase = "b"\n{line}\n[[tasks]]\nname = "a"', message)
+            for line, message in [
+                ('scope = "blocks"', "'scope' must be a list of texts"),
+                ('merged = "a"', "'merged' must be a list of texts"),
+                ('merged = ["a", "a"]', "'merged' names 'a' twice"),
+                ("groups = [1]", "'groups' must be a table"),
+                ('groups = { x = ["b"] }', "'groups.x': 'b' is none of"),
+                ("paper = 1", "'paper' must be a table"),
+                ('max_length = "64"', "'max_length' must be a whole number, 1 or more"),
+                ("max_length = 0", "'max_length' must be a whole number, 1 or more"),
+                ("seed = -1", "'seed' must be a whole number, 0 or more"),
+                ('precision = "fp16"', "must be one of fp32, bf16"),
+            ]
+        ),
     ],
 )
 def test_files_that_are_no_suite_say_why(tmp_path: Path, text: str, message: str) -> None:
@@ -90,6 +112,11 @@ def test_files_that_are_no_suite_say_why(tmp_path: Path, text: str, message: str
     path.write_text(text)
     with pytest.raises(FormatError, match=message):
         read_suite(path)
+
+
+def test_a_directory_of_models_that_is_not_there_is_said_to_be_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such directory"):
+        read_suite(folder, models=tmp_path / "gone")
 
 
 def test_paths_of_a_suite_are_relative_to_given_folders(folder: Path, tmp_path: Path) -> None:
@@ -148,6 +175,29 @@ def test_results_of_other_settings_are_refused(merged: Path, folder: Path) -> No
         bench("merge", replace(read_suite(folder), max_length=16), merged.parent, choice=Selection(limit=3))
     with pytest.raises(OutputError, match="another suite"):
         bench("merge", replace(read_suite(folder), max_length=17), merged.parent)
+
+
+def test_results_of_other_examples_are_refused(suite: Suite, tmp_path: Path) -> None:
+    test = tmp_path / "test.jsonl"
+    shutil.copyfile(suite.task("tuned").test, test)
+    tasks = (replace(suite.task("tuned"), test=str(test)), suite.task("other"))
+    two, choice = replace(suite, tasks=tasks, merged=("tuned", "other")), Selection(methods=["average"])
+    bench("merge", two, tmp_path / "o", choice=choice)
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(OutputError, match="another data"):
+        bench("merge", two, tmp_path / "o", choice=choice)
+
+
+def test_one_run_at_a_time_writes_the_same_results(suite: Suite, tmp_path: Path) -> None:
+    with locked(tmp_path / "storage.jsonl"), pytest.raises(BusyError, match=r"storage\.jsonl: another process"):
+        bench("storage", suite, tmp_path, choice=Selection(tasks=["tuned"], kinds=["5% exact"]))
+    assert bench("storage", suite, tmp_path, choice=Selection(tasks=["tuned"], kinds=["5% exact"])).is_file()
+
+
+def test_a_folder_of_results_that_cannot_be_made_is_named(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: cannot be a folder of results"):
+        bench("storage", suite, tmp_path / "file")
 
 
 def test_scales_are_fitted_to_data_whose_columns_have_other_names(suite: Suite, tmp_path: Path) -> None:

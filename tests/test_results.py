@@ -51,6 +51,31 @@ def test_results_of_something_else_are_refused(tmp_path: Path, key: str) -> None
     assert path.read_bytes() == before
 
 
+def test_what_is_not_the_same_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    fill(path, 1)
+    with pytest.raises(OutputError, match=r"not the same: limit\)"):
+        Recorder(path, {**HEADER, "settings": {"limit": 3}})
+
+
+def test_data_must_be_the_same_where_results_tell_of_it(tmp_path: Path) -> None:
+    path, told = tmp_path / "x.jsonl", {**HEADER, "data": {"a": {"test": "12"}}}
+    fill(path, 1)
+    assert Recorder(path, told).knows({"number": 0})  # written before results told of their data
+    Recorder(tmp_path / "y.jsonl", told)
+    with pytest.raises(OutputError, match=r"another data.*not the same: a\)"):
+        Recorder(tmp_path / "y.jsonl", {**HEADER, "data": {"a": {"test": "34"}}})
+
+
+@pytest.mark.parametrize("content", [b"notes", b'{"forma" and so on'])
+def test_a_line_of_something_else_is_not_written_over(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match="holds no results; give another -o"):
+        Recorder(path, HEADER)
+    assert path.read_bytes() == content
+
+
 def test_another_machine_may_go_on(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     fill(path, 2)

@@ -13,7 +13,7 @@ import torch
 from sparsetv.bench.kinds import options_of
 from sparsetv.bench.machine import machine
 from sparsetv.bench.subject import Subject, checkpoint_files
-from sparsetv.bench.suite import Suite
+from sparsetv.bench.suite import Suite, Task
 from sparsetv.errors import LimitError, ProbeError, UsageError
 from sparsetv.jobs.pack import pack_files
 from sparsetv.merging.vectors import Tensors
@@ -49,7 +49,13 @@ class Lab:
 
     def recorder(self, bench: str) -> Recorder:
         """The file of an experiment's results."""
-        header = {"bench": bench, "suite": self._told(), "settings": {"limit": self.limit}, "machine": machine()}
+        header = {
+            "bench": bench,
+            "suite": self._told(),
+            "settings": {"limit": self.limit},
+            "data": {task.name: self._data(task) for task in self.suite.tasks},
+            "machine": machine(),
+        }
         return Recorder(self.room / f"{bench}.jsonl", header)
 
     def subject(self, name: str) -> Subject:
@@ -63,7 +69,10 @@ class Lab:
         return self.files(name) / f"{kind.replace('% ', '-').replace(' ', '-')}.stv"
 
     def files(self, name: str) -> Path:
-        """Where the packed files of a fine-tune lie: a folder of its weights and settings alone, so none is stale."""
+        """Where the packed files of a fine-tune lie: a folder of its weights and settings alone.
+
+        Training data is told by its path: masks that were learned from a file that changed since are taken as they are.
+        """
         told, task = self._told(), self.suite.task(name)
         packed = {key: told[key] for key in ("base", "max_length", "precision", "scope", "seed")}
         own = [asdict(task), self._sha256(task.finetuned), packed]
@@ -126,15 +135,15 @@ class Lab:
             "paper": dict(suite.paper),
         }
 
+    def _data(self, task: Task) -> dict[str, str]:
+        """Hashes of a task's files of examples, by part; data sets of the hub are told by their names alone."""
+        parts = {"train": task.train, "test": task.test}
+        return {part: _sha256([Path(source)]) for part, source in parts.items() if source and Path(source).is_file()}
+
     def _sha256(self, source: str) -> str:
         """Hash of a checkpoint's weight files."""
         if source not in self._digests:
-            total = hashlib.sha256()
-            for path in checkpoint_files(source):
-                with path.open("rb") as file:
-                    while piece := file.read(_HASHED):
-                        total.update(piece)
-            self._digests[source] = total.hexdigest()
+            self._digests[source] = _sha256(checkpoint_files(source))
         return self._digests[source]
 
 
@@ -153,6 +162,16 @@ def left_out(lab: Lab, what: str, *, never: bool) -> Iterator[None]:
         if never:
             raise
         lab.say(f"{what}: left out ({error})")
+
+
+def _sha256(paths: Sequence[Path]) -> str:
+    """Hash of the content of some files, one after the other."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(_HASHED):
+                total.update(piece)
+    return total.hexdigest()
 
 
 def _plain(source: str, *, parts: int) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.suite import Suite, read_suite
-from sparsetv.errors import UsageError
+from sparsetv.errors import OutputError, UsageError
+from sparsetv.jobs.outputs import locked
 from sparsetv.progress import Progress
 
 EXPERIMENTS = {
@@ -71,7 +72,8 @@ def bench(
 
     Raises:
         UsageError: No such experiment, kind or method, or the suite lacks what the experiment needs.
-        OutputError: The file holds results of other weights, tasks or settings.
+        OutputError: The file holds results of other weights, tasks, data or settings, or the folder cannot be made.
+        BusyError: Another run is writing the same results.
     """
     chosen = choice or Selection()
     if experiment not in EXPERIMENTS:
@@ -84,8 +86,14 @@ def bench(
             raise UsageError(f"{experiment} has no choice of {name}")
     room = Path(output)
     lab = Lab(suite.only(chosen.tasks), room, chosen.limit, chosen.device, progress, say)
-    job(lab, **{name: value for name, value in given.items() if name in taken})
-    return room / f"{experiment}.jsonl"
+    try:
+        room.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{room}: cannot be a folder of results ({error.strerror}); give another -o") from None
+    results = room / f"{experiment}.jsonl"
+    with locked(results):
+        job(lab, **{name: value for name, value in given.items() if name in taken})
+    return results
 
 
 def find_suite(source: str, room: Path, *, models: str | None = None, data: str | None = None,

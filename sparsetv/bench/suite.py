@@ -11,6 +11,11 @@ from sparsetv.errors import FormatError, NotFoundError, UsageError
 
 METRICS = ("accuracy", "f1")
 KINDS = ("classify", "zero-shot", "choices")
+PRECISIONS = ("fp32", "bf16")
+_SETTINGS = ("columns", "template", "names", "measure")
+_LONGEST_NAME = 100
+"""Characters of a task's name, since files are named by it and a digest."""
+
 _TOP = ("name", "about", "base", "max_length", "precision", "scope", "seed", "merged", "groups", "paper", "tasks")
 _PER_TASK = ("name", "finetuned", "train", "test", "data", "metric", "kind", "note", "settings")
 
@@ -131,6 +136,8 @@ def read_suite(source: str | Path, *, models: str | Path | None = None, data: st
 
 
 def _of_directory(models: Path, data: Path) -> Suite:
+    if not models.is_dir():
+        raise NotFoundError(f"{models}: no such directory; it must hold base/ and a directory per fine-tune")
     found = sorted(folder.name for folder in models.iterdir() if _is_checkpoint(folder))
     names = [name for name in found if name != "base" and not name.startswith("base-")]
     if "base" not in found or not names:
@@ -156,42 +163,45 @@ def _files(data: Path, name: str) -> tuple[str, str]:
 def _parse(value: dict[str, Any], *, models: Path, data: Path) -> Suite:
     _known(value, _TOP, "the suite")
     rows = value.get("tasks")
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UsageError("a suite needs [[tasks]]")
     tasks = tuple(_task(row, models=models, data=data) for row in rows)
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise UsageError("two tasks have one name")
-    groups = {key: tuple(members) for key, members in value.get("groups", {}).items()}
-    merged = tuple(value.get("merged", names))
-    for name in [*merged, *(name for members in groups.values() for name in members)]:
-        if name not in names:
-            raise UsageError(f"{name!r} is none of the tasks {', '.join(names)}")
+    groups = {key: _members(members, f"groups.{key}", names) for key, members in _table(value, "groups").items()}
+    merged = _members(value.get("merged", names), "merged", names)
+    precision = _text(value, "precision") or "fp32"
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
     return Suite(
         name=_text(value, "name", needed=True),
         base=_place(models, _text(value, "base", needed=True)),
         tasks=tasks,
         merged=merged,
         groups=groups,
-        max_length=int(value.get("max_length", 128)),
-        precision=_text(value, "precision") or "fp32",
-        scope=tuple(value.get("scope", ())),
-        seed=int(value.get("seed", 0)),
+        max_length=_number(value, "max_length", default=128, least=1),
+        precision=precision,
+        scope=_texts(value.get("scope", []), "scope"),
+        seed=_number(value, "seed", default=0, least=0),
         about=_text(value, "about"),
-        paper=value.get("paper", {}),
+        paper=_table(value, "paper"),
     )
 
 
 def _task(row: dict[str, Any], *, models: Path, data: Path) -> Task:
     _known(row, _PER_TASK, "a task")
     name = _text(row, "name", needed=True)
-    if "/" in name or name.startswith("."):
+    if "/" in name or name.startswith(".") or not name.isprintable() or len(name) > _LONGEST_NAME:
         raise UsageError(f"{name!r} cannot be a task's name: it names files")
     folder = _text(row, "data")
     train, test = (f"{folder}/train.jsonl", f"{folder}/test.jsonl") if folder else ("", "")
     metric, kind = _text(row, "metric") or "accuracy", _text(row, "kind") or "classify"
     if metric not in METRICS or kind not in KINDS:
         raise UsageError(f"task {name}: metric is one of {', '.join(METRICS)}, kind one of {', '.join(KINDS)}")
+    settings = _table(row, "settings")
+    _known(settings, _SETTINGS, f"task {name}: settings")
+    _table(settings, "columns")
     return Task(
         name=name,
         finetuned=_place(models, _text(row, "finetuned") or name),
@@ -200,7 +210,7 @@ def _task(row: dict[str, Any], *, models: Path, data: Path) -> Task:
         metric=metric,
         kind=kind,
         note=_text(row, "note"),
-        settings=row.get("settings", {}),
+        settings=settings,
     )
 
 
@@ -214,6 +224,37 @@ def _text(value: Mapping[str, Any], key: str, *, needed: bool = False) -> str:
     found = value.get(key, "")
     if not isinstance(found, str) or (needed and not found):
         raise UsageError(f"{key!r} must be a text")
+    return found
+
+
+def _texts(value: object, key: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(own, str) for own in value):
+        raise UsageError(f"{key!r} must be a list of texts")
+    return tuple(value)
+
+
+def _members(value: object, key: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of tasks, each once: a task that is merged twice would count twice."""
+    found = _texts(value, key)
+    for name in found:
+        if name not in names:
+            raise UsageError(f"{key!r}: {name!r} is none of the tasks {', '.join(names)}")
+        if found.count(name) > 1:
+            raise UsageError(f"{key!r} names {name!r} twice")
+    return found
+
+
+def _table(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = value.get(key, {})
+    if not isinstance(found, dict):
+        raise UsageError(f"{key!r} must be a table")
+    return found
+
+
+def _number(value: Mapping[str, Any], key: str, *, default: int, least: int) -> int:
+    found = value.get(key, default)
+    if type(found) is not int or found < least:
+        raise UsageError(f"{key!r} must be a whole number, {least} or more")
     return found
 
 
