@@ -177,6 +177,38 @@ def test_results_of_other_settings_are_refused(merged: Path, folder: Path) -> No
         bench("merge", replace(read_suite(folder), max_length=17), merged.parent)
 
 
+def test_the_paper_s_average_stands_beside_ours(suite: Suite, tmp_path: Path) -> None:
+    paper = {"merge": {"Simple averaging": {"average": 0.563}}, "groups": {"TIES": {"two": 0.875}}}
+    quoted, methods = replace(suite, paper=paper), Selection(methods=["average", "ties"])
+    for experiment, wanted in (
+        ("merge", {"average": 0.563, "ties": None}),
+        ("groups", {"average": None, "ties": 0.875}),
+    ):
+        rows = rows_of(bench(experiment, quoted, tmp_path, choice=methods))
+        told = {row["of"]["method"]: row["published"] for row in rows if not row["of"]["task"]}  # type: ignore[index]
+        assert told == wanted
+
+
+def test_figures_of_time_are_not_continued_on_another_machine(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = Selection(methods=["average"])
+    bench("runtime", suite, tmp_path, choice=choice)
+    monkeypatch.setattr("sparsetv.bench.lab.machine", lambda: {"processor": "another", "cores": 1})
+    with pytest.raises(OutputError, match="another settings"):
+        bench("runtime", suite, tmp_path, choice=choice)
+
+
+def test_masks_learned_from_other_examples_are_other_files(suite: Suite, tmp_path: Path) -> None:
+    task = suite.task("tuned")
+    train = tmp_path / "train.jsonl"
+    shutil.copy(task.train, train)
+    lab = Lab(replace(suite, tasks=(replace(task, train=str(train)),)), tmp_path / "o")
+    before = lab.file("tuned", "5% learned")
+    train.write_text(train.read_text().replace('"label": 0', '"label": 1'))
+    assert lab.file("tuned", "5% learned") != before
+
+
 def test_results_of_other_examples_are_refused(suite: Suite, tmp_path: Path) -> None:
     test = tmp_path / "test.jsonl"
     shutil.copyfile(suite.task("tuned").test, test)

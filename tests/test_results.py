@@ -58,13 +58,11 @@ def test_what_is_not_the_same_is_named(tmp_path: Path) -> None:
         Recorder(path, {**HEADER, "settings": {"limit": 3}})
 
 
-def test_data_must_be_the_same_where_results_tell_of_it(tmp_path: Path) -> None:
-    path, told = tmp_path / "x.jsonl", {**HEADER, "data": {"a": {"test": "12"}}}
-    fill(path, 1)
-    assert Recorder(path, told).knows({"number": 0})  # written before results told of their data
-    Recorder(tmp_path / "y.jsonl", told)
+def test_data_must_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    Recorder(path, {**HEADER, "data": {"a": {"test": "12"}}}).measure({"number": 0}, lambda: {"value": 0})
     with pytest.raises(OutputError, match=r"another data.*not the same: a\)"):
-        Recorder(tmp_path / "y.jsonl", {**HEADER, "data": {"a": {"test": "34"}}})
+        Recorder(path, {**HEADER, "data": {"a": {"test": "34"}}})
 
 
 @pytest.mark.parametrize("content", [b"notes", b'{"forma" and so on'])
@@ -74,6 +72,13 @@ def test_a_line_of_something_else_is_not_written_over(tmp_path: Path, content: b
     with pytest.raises(OutputError, match="holds no results; give another -o"):
         Recorder(path, HEADER)
     assert path.read_bytes() == content
+
+
+def test_a_header_without_rows_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    Recorder(path, {**HEADER, "suite": "mistaken"})
+    fill(path, 1)
+    assert read_results(path).header["suite"] == HEADER["suite"]
 
 
 def test_another_machine_may_go_on(tmp_path: Path) -> None:

@@ -47,14 +47,16 @@ class Lab:
     _subjects: dict[str, Subject] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
-    def recorder(self, bench: str) -> Recorder:
-        """The file of an experiment's results."""
+    def recorder(self, bench: str, *, timed: bool = False) -> Recorder:
+        """The file of an experiment's results; of one that is about time, another machine does not go on."""
+        known = machine()
+        where = {key: known[key] for key in ("processor", "cores")} | {"device": self.device} if timed else {}
         header = {
             "bench": bench,
             "suite": self._told(),
-            "settings": {"limit": self.limit},
+            "settings": {"limit": self.limit, **where},
             "data": {task.name: self._data(task) for task in self.suite.tasks},
-            "machine": machine(),
+            "machine": known,
         }
         return Recorder(self.room / f"{bench}.jsonl", header)
 
@@ -69,13 +71,10 @@ class Lab:
         return self.files(name) / f"{kind.replace('% ', '-').replace(' ', '-')}.stv"
 
     def files(self, name: str) -> Path:
-        """Where the packed files of a fine-tune lie: a folder of its weights and settings alone.
-
-        Training data is told by its path: masks that were learned from a file that changed since are taken as they are.
-        """
+        """Where the packed files of a fine-tune lie: a folder of its weights, data and settings alone."""
         told, task = self._told(), self.suite.task(name)
         packed = {key: told[key] for key in ("base", "max_length", "precision", "scope", "seed")}
-        own = [asdict(task), self._sha256(task.finetuned), packed]
+        own = [asdict(task), self._sha256(task.finetuned), self._data(task).get("train"), packed]
         return self.room / "files" / f"{name}-{hashlib.sha256(json.dumps(own).encode()).hexdigest()[:12]}"
 
     def packed(self, name: str, kind: str) -> SparseTaskVector:

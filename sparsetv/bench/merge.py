@@ -5,10 +5,14 @@ from functools import cached_property, partial
 from typing import Any
 
 from sparsetv.bench.lab import Lab, left_out
-from sparsetv.bench.method import Merged
+from sparsetv.bench.method import Merged, Method
 from sparsetv.bench.methods import choose
+from sparsetv.bench.suite import Suite
 from sparsetv.errors import UsageError
 from sparsetv.results import Recorder, Row
+
+ALL = "all"
+"""The set of all merged tasks."""
 
 GROUPED = ("average", "arithmetic", "ties", "arithmetic-tuned", "ties-tuned", "stitch-5", "stitch-5-scaled",
            "stitch-5-joint", "stitch-learned")  # fmt: skip
@@ -20,7 +24,7 @@ Of = Mapping[str, Any]
 def merge(lab: Lab, *, methods: Sequence[str] = ()) -> None:
     """Merge the suite's tasks by every method; rows `{set, method, task}` in `merge.jsonl`."""
     names, _ = checked(lab), choose(methods)
-    merge_set(lab, lab.recorder("merge"), {"set": "all"}, names, methods)
+    merge_set(lab, lab.recorder("merge"), {"set": ALL}, names, methods)
 
 
 def groups(lab: Lab, *, methods: Sequence[str] = ()) -> None:
@@ -55,7 +59,8 @@ def merge_set(
     references(lab, recorder, of, names)
     for key, method in choose(methods, default).items():
         merged = Once(partial(method.make, lab, names))
-        told = {"label": method.label, "data": method.data, "group": method.group}
+        told: dict[str, Any] = {"label": method.label, "data": method.data, "group": method.group}
+        told |= {"published": published(lab.suite, str(of["set"]), method)}
         with left_out(lab, key, never=bool(methods)):
             measure(lab, recorder, {**of, "method": key}, names, merged, told)
 
@@ -65,6 +70,13 @@ def references(lab: Lab, recorder: Recorder, of: Of, names: Sequence[str]) -> No
     for name in names:
         for key, deltas in (("base", {}), ("finetuned", None)):
             recorder.measure({**of, "method": key, "task": name}, partial(lab.subject(name).row, deltas))
+
+
+def published(suite: Suite, members: str, method: Method) -> float | None:
+    """The paper's own average of a method over a set of tasks, where the suite quotes it."""
+    table = suite.paper.get("merge" if members == ALL else "groups", {}).get(method.published, {})
+    found: float | None = table.get("average" if members == ALL else members)
+    return found
 
 
 class Once:

@@ -37,9 +37,11 @@ class Method:
         data: Which data it uses.
         make: Merges.
         group: `dataless`, `data`, `ours` or `compression`.
+        published: What a suite's `paper.merge` and `paper.groups` call it; empty where the paper has none such.
     """
 
     label: str
     data: str
     make: Maker
     group: str
+    published: str = ""

@@ -1,6 +1,6 @@
 """Sections on several tasks in one body: all methods, groups of tasks, growing density, growing data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sparsetv.report import charts, numbers
@@ -41,12 +41,12 @@ def shots(results: Results) -> Markup:
 def _sets(results: Results, name: str) -> list[Content]:
     parts: list[Content] = []
     found = boards(results.rows, _HEAD)
-    published = _published(results, name)
+    published = any(number(line.whole, "published") is not None for board in found for line in board.lines)
     for place, board in enumerate(found):
         if len(found) > 1:
             parts.append(element("h3", f"{board.name}: {', '.join(board.tasks)}"))
         parts += _bars(board, f"{name}{place}")
-        more = {"published": lambda line: numbers.fixed(published.get(line.key[0]))} if published else {}
+        more = {"published": lambda line: numbers.fixed(number(line.whole, "published"))} if published else {}
         caption = f"Test {metrics(results.rows)} per task"
         parts += [absolute(board, _HEAD, _label, caption=caption, more=more), relative(board, _HEAD, _label)]
         parts.append(_used(board))
@@ -89,16 +89,6 @@ def _told(line: Line, name: str) -> str:
     """What a row of the method, or else one of its tasks' rows, says."""
     rows = [line.whole, *line.rows.values()]
     return next((row[name] for row in rows if isinstance(row.get(name), str)), "")
-
-
-def _published(results: Results, name: str) -> Mapping[str, float]:
-    """Published averages by method, where the suite has them."""
-    suite = results.header.get("suite")
-    paper = suite.get("paper") if isinstance(suite, dict) else None
-    figures = paper.get(name) if isinstance(paper, dict) else None
-    if not isinstance(figures, dict):
-        return {}
-    return {method: value for method in figures if (value := number(figures, method)) is not None}
 
 
 def _sweep(results: Results, name: str, write: Callable[[float], str]) -> list[Content]:
