@@ -379,6 +379,7 @@ def test_recovery_of_everything_is_the_fine_tune(suite: Suite, tmp_path: Path) -
         ("1% exact", lambda o: (o.density, o.values, o.budget) == (0.01, "exact", None)),
         ("0.15% budget", lambda o: o.budget == "0.15%"),
         ("5% sign per tensor", lambda o: (o.allocation, o.values) == ("tensor", "sign")),
+        ("5% exact bare", lambda o: o.probe is False),
         ("1% learned 8 shots", lambda o: (o.localizer, o.learn.shots) == ("learned", 8)),
         ("1% refit", lambda o: o.refit is not None and str(o.learn.data) == "random"),
     ],

@@ -12,7 +12,9 @@ from sparsetv.localize.scope import Scope
 from sparsetv.quantize.named import VALUES
 
 LOSSLESS = "lossless"
-_KIND = re.compile(r"(?P<share>[0-9.]+)% (?P<word>[a-z0-9]+)(?P<tensor> per tensor)?( (?P<shots>[0-9]+) shots)?")
+_KIND = re.compile(
+    r"(?P<share>[0-9.]+)% (?P<word>[a-z0-9]+)(?P<tensor> per tensor)?( (?P<shots>[0-9]+) shots)?(?P<bare> bare)?"
+)
 
 
 def options_of(kind: str, suite: Suite, task: Task, *, device: str = "auto") -> PackOptions:
@@ -22,7 +24,7 @@ def options_of(kind: str, suite: Suite, task: Task, *, device: str = "auto") -> 
         kind: `SHARE% WORD`, the word one of `exact` and the other encodings of values (so much of the blocks is kept),
             `budget` (so much of the fp32 checkpoint is the file's size), `refit` (values trained on random inputs), or
             a localizer (those that learn take 64 examples per class, or `… N shots`); with ` per tensor`, the same
-            density in every tensor.
+            density in every tensor; with ` bare`, without the probe, which scales that norms give do not need.
         suite, task: What is packed.
         device: Where models run.
 
@@ -44,6 +46,8 @@ def options_of(kind: str, suite: Suite, task: Task, *, device: str = "auto") -> 
     )
     scope = Scope.parse(suite.scope) if suite.scope else None
     options = PackOptions(density=float(match["share"]) / 100, scope=scope, seed=suite.seed, learn=learn)
+    if match["bare"]:
+        options = replace(options, probe=False)
     if match["tensor"]:
         options = replace(options, allocation="tensor")
     if word == "budget":
