@@ -321,7 +321,6 @@ TABLES: Tables = {
 
 PAGE_TABLES: Tables = {
     "density": lambda: markdown(*readme_suites.density()),
-    "shots": lambda: markdown(*readme_suites.shots()),
     "groups": lambda: markdown(*readme_suites.groups()),
     "runtimes": lambda: markdown(*readme_suites.runtimes()),
 }

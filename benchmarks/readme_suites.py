@@ -66,17 +66,6 @@ _METHODS = {
 }
 
 
-def shots() -> Table:
-    """Masks of 1 % from more and more examples."""
-    (board,) = boards(rows_of("shots"), by=("method", "shots"))
-    rows = [
-        [f"{line.key[1]} examples per class" if line.key[1] else "none: magnitude, 5 %", *_scores(line, board.tasks),
-         _both(line.average)]
-        for line in board.lines if not line.is_reference
-    ]  # fmt: skip
-    return ["masks learned from", *board.tasks, "normalised / gap closed"], rows
-
-
 def retention() -> Table:
     """What is left of the base's skill at a task that was not merged."""
     found = retentions(rows_of("retention"))
