@@ -11,8 +11,6 @@ benchmark is started again with the same code and settings; `--again` measures t
 """
 
 import argparse
-import ctypes
-import gc
 import os
 import random
 import shutil
@@ -36,7 +34,7 @@ from benchmarks.peers_mergekit import largest_difference, program, recipe, save_
 from benchmarks.runtime import copy_with_fsync
 from benchmarks.synthetic import Tensors, base_directory, base_fingerprint, content, load_base, task
 from sparsetv import Composer, SparseTaskVector, StitchOptions, stitch, write_task
-from sparsetv.bench.cost import anonymous_bytes, interleaved, median
+from sparsetv.bench.cost import anonymous_bytes, interleaved, median, settle
 
 SCALE = 0.5
 FEW = 10
@@ -100,8 +98,7 @@ def adding(settings: Settings) -> dict[str, Any]:
 
 def settled_memory() -> int:
     """Anonymous memory once garbage is collected and the allocator has given back what nobody holds."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    settle()
     return anonymous_bytes()
 
 

@@ -103,27 +103,16 @@ def _masks(
     chosen: list[Tensors] = []
     thresholds: dict[str, float] = {}
     for name, vector in zip(names, vectors, strict=True):
-        best: tuple[float, float, Tensors] = (-1.0, 0.0, {})
-        for threshold in THRESHOLDS:
-            (mask,) = tall_masks([vector], merged=merged, factor=threshold)
-            score = lab.validate({name: compressed(merged, mask)})
-            if score > best[0]:
-                best = score, threshold, mask
-        chosen.append(best[2])
-        thresholds[name] = best[1]
+        tried = ((factor, tall_masks([vector], merged=merged, factor=factor)[0]) for factor in THRESHOLDS)
+        thresholds[name], mask = max(tried, key=lambda pair: lab.validate({name: compressed(merged, pair[1])}))
+        chosen.append(mask)
     return chosen, thresholds
 
 
 def tuned(lab: Lab, names: Sequence[str], candidates: Iterable[Candidate]) -> Merged:
     """The candidate with the highest mean validation score; the first wins a tie."""
-    best: tuple[float, dict[str, Any], Callable[[], Tensors]] | None = None
-    for settings, make in candidates:
-        score = lab.validate(dict.fromkeys(names, make()))
-        if best is None or score > best[0]:
-            best = score, settings, make
-    if best is None:
-        raise ValueError("no candidates")
-    return for_all(names, best[2](), **best[1])
+    settings, make = max(candidates, key=lambda candidate: lab.validate(dict.fromkeys(names, candidate[1]())))
+    return for_all(names, make(), **settings)
 
 
 def _scaled(merged: Tensors, **settings: Any) -> Iterable[Candidate]:
