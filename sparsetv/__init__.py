@@ -46,6 +46,7 @@ _HOMES = {
     "verify": "sparsetv.jobs.verify",
     "evaluate": "sparsetv.jobs.evaluate",
     "write_report": "sparsetv.report.page",
+    "memory_limit": "sparsetv.container.limits",
     "read_task": "sparsetv.taskfile",
     "write_task": "sparsetv.taskfile",
     "Scope": "sparsetv.localize.scope",
@@ -80,6 +81,7 @@ __all__ = [
     "find_mask",
     "inspect",
     "inspect_archive",
+    "memory_limit",
     "open_pair",
     "overlap",
     "pack",
@@ -99,6 +101,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from sparsetv.container.limits import memory_limit
     from sparsetv.csr import SparseTensor
     from sparsetv.errors import FormatError, SparseTVError
     from sparsetv.jobs.analyze import overlap, where

@@ -2,12 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 
-from sparsetv.errors import BaseMismatchError
+from sparsetv.errors import BaseMismatchError, UsageError
 from sparsetv.fingerprint import Fingerprint, TensorIdentity, digest, first_difference
 from sparsetv.task_vector import SparseTaskVector
 
 Structure = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape by tensor name."""
+
+VERIFY = ("meta", "touched", "full")
+"""How a base is compared with the one that a task was packed against: names, dtypes and shapes of the tensors that the
+task touches; their content, too; or the content of all tensors."""
+
+
+def check_verify(verify: str) -> str:
+    """`verify`, where it is a name of `VERIFY`.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if verify not in VERIFY:
+        raise UsageError(f"unknown verify {verify!r}; known are {', '.join(VERIFY)}")
+    return verify
 
 
 def check_structure(task: SparseTaskVector, base: Structure, *, source: str) -> None:
@@ -32,20 +47,33 @@ def touched(task: SparseTaskVector) -> list[str]:
     return [name for name, tensor in task.tensors.items() if tensor.nnz]
 
 
-def check_content(task: SparseTaskVector, identities: Mapping[str, TensorIdentity], *, source: str) -> None:
-    """Compare hashes of the tensors that a task touches.
+def check_content(
+    task: SparseTaskVector, identities: Mapping[str, TensorIdentity], *, source: str, verify: str = "touched"
+) -> None:
+    """Compare hashes of tensors with those of the base that a task was packed against.
+
+    Args:
+        task: The task.
+        identities: Identities of the tensors that are compared: for `touched` at least those that the task touches;
+            for `full` all tensors of the base, or where some are not at hand, those that are, each of which is then
+            compared by the first four bytes of its hash.
+        source: What to call the base in messages.
+        verify: A name of `VERIFY`.
 
     Raises:
-        BaseMismatchError: They are not those of the base that the task was packed against.
+        BaseMismatchError: They differ; the message has both digests and the first tensor that differs.
     """
-    names = touched(task)
-    found = digest(identities[name] for name in names)
-    if found == task.base.touched:
+    if verify == "meta":
         return
-    different = first_difference(task.base, {name: identities[name] for name in names})
+    whole = verify == "full"
+    compared = identities if whole else {name: identities[name] for name in touched(task)}
+    expected, found = task.base.digest if whole else task.base.touched, digest(compared.values())
+    different = first_difference(task.base, compared)
+    if found == expected or (whole and different is None and compared.keys() < set(task.base.names)):
+        return
     raise BaseMismatchError(
-        f"{task.name} was packed against base {task.base.touched[:12]}… but {source} is {found[:12]}… "
-        f"(first difference: {different}); {_advice(task)}"
+        f"{task.name} was packed against base {expected[:12]}… but {source} is {found[:12]}… "
+        f"(first difference: {different or 'none of the recorded hash tags'}); {_advice(task)}"
     )
 
 

@@ -77,9 +77,11 @@ def fingerprint(
 
 
 def first_difference(expected: Fingerprint, found: Mapping[str, TensorIdentity]) -> str | None:
-    """Name the first tensor of `found` whose dtype, shape or hash tag is not the expected one."""
-    tags = expected.tag_of()
+    """The first tensor of `found` that is not expected, or whose dtype, shape or hash tag is another."""
+    columns = zip(expected.dtypes, expected.shapes, expected.tags, strict=True)
+    known = dict(zip(expected.names, columns, strict=True))
     for name in sorted(found):
-        if tags.get(name) != found[name].sha256[:4].hex():
+        item = found[name]
+        if known.get(name) != (item.dtype, item.shape, item.sha256[:4].hex()):
             return name
     return None

@@ -174,6 +174,12 @@ class SparseTaskVector:
         return sum(tensor.numel for tensor in self.tensors.values())
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory of kept entries and carried files; carried tensors may be mapped, and do not count."""
+        kept = [a for t in self.tensors.values() for a in (t.positions, t.values, t.corrections.index)]
+        return sum(array.nbytes for array in kept) + sum(len(content) for content in self.files.values())
+
+    @property
     def density(self) -> float:
         """Fraction of the scope that is kept."""
         return self.nnz / self.numel if self.numel else 0.0

@@ -1,13 +1,15 @@
 """The one place where task files are opened and written."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetv import atomic
 from sparsetv.container import layout
-from sparsetv.container.limits import Limits
+from sparsetv.container.limits import Limits, memory_limit
 from sparsetv.container.reader import Opened, decode, open_bytes
 from sparsetv.container.writer import encode
+from sparsetv.errors import LimitError
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import is_of_format, map_file
 
@@ -73,6 +75,29 @@ def read_task(path: Path | str, *, limits: Limits | None = None) -> SparseTaskVe
         LimitError: Decoding it would pass `limits`.
     """
     return decode(open_task(path, limits=limits))
+
+
+def read_all(
+    readers: Iterable[Callable[[], SparseTaskVector]], *, held: Sequence[SparseTaskVector] = ()
+) -> list[SparseTaskVector]:
+    """Call each, in order, with what those before it left of the memory limit.
+
+    Args:
+        readers: Functions that read a task each.
+        held: Tasks in memory that count, too.
+
+    Raises:
+        LimitError: Together the tasks would pass the limit.
+    """
+    tasks: list[SparseTaskVector] = []
+    left = Limits().decoded_bytes - sum(task.nbytes for task in held)
+    for read in readers:
+        if left <= 0:
+            raise LimitError("the tasks fill the memory limit; name fewer, or raise it (--max-memory)")
+        with memory_limit(left):
+            tasks.append(read())
+        left -= tasks[-1].nbytes
+    return tasks
 
 
 def sizes(opened: Opened) -> Sizes:

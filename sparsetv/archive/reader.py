@@ -23,6 +23,7 @@ from sparsetv.archive.manifest import (
 from sparsetv.arrays import Bytes
 from sparsetv.container.envelope import open_manifest
 from sparsetv.container.frames import decompress
+from sparsetv.container.limits import JSON_BYTES, Limits
 from sparsetv.errors import FormatError
 from sparsetv.threads import in_order
 from sparsetv.wire.header import Entry, Header, header_size, parse_header
@@ -75,9 +76,12 @@ def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
 
     Raises:
         FormatError: Some clause of ARCHIVE 1 to 3 does not hold.
+        LimitError: Parsing header and manifest would pass the memory limit.
     """
     view = memoryview(data)
     size = header_size(bytes(view[:32]), file_size=len(view), what=what)
+    limits = Limits()
+    limits.allow(JSON_BYTES * size, what=what)
     raw = bytes(view[:size])
     header = parse_header(raw, file_size=len(view), what=what)
     check_kind(header, what)
@@ -85,7 +89,8 @@ def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
     if list(parts) != [layout.DATA, layout.MANIFEST]:
         raise FormatError(f"{what}: expected stored tensors {layout.DATA} and {layout.MANIFEST}, found {list(parts)}")
     frame, stored = parts[layout.MANIFEST], parts[layout.DATA]
-    value = open_manifest(frame, sha256=header.metadata.get("manifest_sha256"), what=what)
+    sha256 = header.metadata.get("manifest_sha256")
+    value = open_manifest(frame, sha256=sha256, what=what, limits=limits, header_bytes=size)
     try:
         manifest = from_json(value)
         expected = layout.header(

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 from sparsetv.errors import UsageError
+from sparsetv.units import BYTES
 
 OF = ("fp32", "stored")
 """What a share refers to: 4 bytes per parameter, or the checkpoint's own dtypes."""
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _MOST = 1 << 62
 _FORM = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%|bpp|[a-z]*)\s*", re.IGNORECASE)
 
@@ -38,14 +38,14 @@ class Ask:
         """
         found = _FORM.fullmatch(text)
         unit = found[2].lower() if found else None
-        if found is None or (unit not in _UNITS and unit not in {"%", "bpp"}):
+        if found is None or (unit not in BYTES and unit not in {"%", "bpp"}):
             raise UsageError(f"budget {text!r} is no size; write 1%, 7MB, 500kB or 0.3bpp")
         if of not in OF:
             raise UsageError(f"a budget is a share of {' or '.join(OF)}, not of {of!r}")
         amount = float(found[1])
-        if not 0 < amount * _UNITS.get(str(unit), 1) < _MOST:
+        if not 0 < amount * BYTES.get(str(unit), 1) < _MOST:
             raise UsageError(f"budget {text!r} is not above 0 and below {_MOST} bytes")
-        if unit in _UNITS and amount * _UNITS[str(unit)] < 1:
+        if unit in BYTES and amount * BYTES[str(unit)] < 1:
             raise UsageError(f"budget {text!r} is less than a byte; for a share write {100 * amount:g}%")
         return cls(text, amount, str(unit), of)
 
@@ -60,4 +60,4 @@ class Ask:
             return int(self.amount / 100 * (4 * parameters if self.of == "fp32" else stored))
         if self.unit == "bpp":
             return int(self.amount * parameters / 8)
-        return int(self.amount * _UNITS[self.unit])
+        return int(self.amount * BYTES[self.unit])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import plain, print_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def _common(command: _Command) -> _Command:
 
 @click.command()
 @_common
+@max_memory
 def overlap(tasks: tuple[str, ...], plot: str | None, as_json: bool) -> None:
     """Show which entries tasks of one base share, and whether they agree there.
 
@@ -45,6 +47,7 @@ def overlap(tasks: tuple[str, ...], plot: str | None, as_json: bool) -> None:
 
 @click.command()
 @_common
+@max_memory
 def where(tasks: tuple[str, ...], plot: str | None, as_json: bool) -> None:
     """Show in which layers and components the kept entries of tasks lie.
 

@@ -2,8 +2,9 @@
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import parse_numbers, parse_pairs, progress_bars
-from sparsetv.cli.stitch import report
+from sparsetv.cli.stitch import report, verify_option
 
 _fit = click.option(
     "--fit",
@@ -19,9 +20,16 @@ _fit = click.option(
 @click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|STORE:NAME,...]...")
 @click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
 @_fit
+@verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@max_memory
 def add(
-    directory: str, task_files: tuple[str, ...], weights: tuple[str, ...], fits: tuple[str, ...], as_json: bool
+    directory: str,
+    task_files: tuple[str, ...],
+    weights: tuple[str, ...],
+    fits: tuple[str, ...],
+    verify: str,
+    as_json: bool,
 ) -> None:
     """Add tasks to a stitched directory; one of the same name is replaced."""
     from sparsetv.jobs.stitch import add as run
@@ -32,6 +40,7 @@ def add(
             task_files,
             weights=parse_numbers(weights, "--weight"),
             fit=parse_pairs(fits, "--fit"),
+            verify=verify,
             progress=progress,
         )
     report(directory, record, as_json=as_json)
@@ -42,6 +51,7 @@ def add(
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_fit
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@max_memory
 def remove(directory: str, names: tuple[str, ...], fits: tuple[str, ...], as_json: bool) -> None:
     """Remove tasks, by name or glob, from a stitched directory; what they changed is the base's bits again."""
     from sparsetv.jobs.stitch import remove as run

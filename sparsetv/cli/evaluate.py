@@ -2,6 +2,7 @@
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import print_json, progress_bars
 
 
@@ -11,6 +12,7 @@ from sparsetv.cli.output import print_json, progress_bars
 @click.option("--data", required=True, metavar="FILE.jsonl", help='Lines of {"text": …, "label": …}.')
 @click.option("--max-length", type=click.IntRange(1), default=128, show_default=True, help="Tokens per input at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@max_memory
 def evaluate(source: str, task: str | None, data: str, max_length: int, as_json: bool) -> None:
     """Measure the accuracy of a sequence classifier on JSON lines.
 

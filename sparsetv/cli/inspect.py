@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import plain, print_json
 from sparsetv.units import human_bytes
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task", metavar="TASK.stv")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@max_memory
 def inspect(task: str, as_json: bool) -> None:
     """Show what a task file or an archive holds and where its bytes went."""
     from sparsetv.archive.file import is_archive

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsetv.cli.choosing import Choosing, choosing_options
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import message, parse_numbers, print_json, progress_bars
 from sparsetv.units import human_bytes
 
@@ -57,6 +58,7 @@ _LOSSLESS = {"base", "finetuned", "output", "name", "prefix", "lossless", "as_js
     "--lossless", is_flag=True, help="Archive the whole checkpoint instead, bit for bit; `restore` gives it back."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@max_memory
 def pack(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,
     finetuned: str,

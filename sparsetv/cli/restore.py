@@ -2,6 +2,7 @@
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import print_json, progress_bars
 from sparsetv.units import human_bytes
 
@@ -11,6 +12,7 @@ from sparsetv.units import human_bytes
 @click.argument("file", metavar="ARCHIVE.stv")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write; new or empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@max_memory
 def restore(base: str, file: str, output: str, as_json: bool) -> None:
     """Give the checkpoint of an archive (`pack --lossless`) back, every file byte for byte."""
     from sparsetv.jobs.archive import restore as run

@@ -4,10 +4,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import message, parse_numbers, parse_pairs, print_json, progress_bars
 
 if TYPE_CHECKING:
     from sparsetv.compose.record import Record
+
+
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["meta", "touched", "full"]),
+    default="touched",
+    show_default=True,
+    help="How the base is compared with the one that a task was packed against: names, dtypes and shapes of the "
+    "tensors that the task touches; their content, too; the content of all tensors.",
+)
 
 
 @click.command()
@@ -46,7 +57,9 @@ if TYPE_CHECKING:
 @click.option(
     "--fit", "fits", multiple=True, metavar="NAME=FILE", help="fit: examples of a task; repeat for all tasks."
 )
+@verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@max_memory
 def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
     base: str,
     tasks: tuple[str, ...],
@@ -56,6 +69,7 @@ def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
     scale: str,
     weights: tuple[str, ...],
     fits: tuple[str, ...],
+    verify: str,
     as_json: bool,
 ) -> None:
     """Put tasks onto BASE and write an ordinary checkpoint directory.
@@ -78,7 +92,7 @@ def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
     if not sources:
         raise click.UsageError("Missing argument 'TASK.stv...'.")
     weighed = parse_numbers(weights, "--weight")
-    options = StitchOptions(rule, parse_scale(scale), weighed, min_tasks, parse_pairs(fits, "--fit"))
+    options = StitchOptions(rule, parse_scale(scale), weighed, min_tasks, parse_pairs(fits, "--fit"), verify=verify)
     with progress_bars() as progress:
         record = run(None if alone else base, sources, output, options=options, progress=progress, note=message)
     report(output, record, as_json=as_json)

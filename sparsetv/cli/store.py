@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparsetv.cli.inspect import print_summary
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import plain, print_json, progress_bars
 from sparsetv.units import human_bytes
 
@@ -44,6 +45,7 @@ def init(directory: str, base: str | None, wait: float) -> None:
 @click.option("--name", metavar="NAME", help="Name in the store; that in the file without it.")
 @click.option("--replace", is_flag=True, help="Replace a task of the same name.")
 @_waiting
+@max_memory
 def add(directory: str, task_files: tuple[str, ...], name: str | None, replace: bool, wait: float) -> None:
     """Check task files and add them, one after the other."""
     from sparsetv.jobs.store import Store
@@ -82,6 +84,7 @@ def _print_entries(entries: Sequence["Entry"]) -> None:
 @click.argument("directory", metavar="STORE")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@max_memory
 def show(directory: str, name: str, as_json: bool) -> None:
     """Show what a name stands for and what its file holds."""
     from sparsetv.jobs.store import Store
@@ -134,6 +137,7 @@ def gc(directory: str, dry_run: bool, grace: float, wait: float) -> None:
 @store.command()
 @click.argument("directory", metavar="STORE")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@max_memory
 def fsck(directory: str, as_json: bool) -> None:
     """Read everything in a store and print each problem on a line; exit code 3 where there is one."""
     from sparsetv.errors import FormatError

@@ -2,6 +2,7 @@
 
 import click
 
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import print_json, progress_bars
 
 
@@ -12,6 +13,7 @@ from sparsetv.cli.output import print_json, progress_bars
     "--finetuned", help="Compare every kept entry, or archived byte, with this fine-tune, bit for bit; needs --base."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@max_memory
 def verify(task: str, base: str | None, finetuned: str | None, as_json: bool) -> None:
     """Check everything about a task file or an archive that can be checked."""
     from dataclasses import asdict

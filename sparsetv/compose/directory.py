@@ -1,6 +1,8 @@
 """A stitched directory opened again: the base it still holds, and the tasks that are on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sparsetv.checkpoint.locate import INDEX_NAME
@@ -12,7 +14,7 @@ from sparsetv.compose.undo import Memory, open_memory
 from sparsetv.container.reader import decode
 from sparsetv.errors import FormatError
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.taskfile import open_task
+from sparsetv.taskfile import open_task, read_all
 from sparsetv.wire.header import Entry
 
 
@@ -80,9 +82,17 @@ class Stitched:
         old, new = self.record.prefix
         return new + name.removeprefix(old)
 
-    def active(self, member: Member) -> Active:
-        """One of the tasks on it, with its numbers; see `task`."""
-        return Active(self.task(member), member.weight, member.policy, member.scale, member.factors)
+    def active(self, members: Sequence[Member], *, held: Sequence[SparseTaskVector] = ()) -> list[Active]:
+        """Tasks on it, with their numbers; see `task`.
+
+        Raises:
+            LimitError: Together with the tasks that are held they would pass the memory limit.
+        """
+        tasks = read_all((partial(self.task, member) for member in members), held=held)
+        return [
+            Active(task, member.weight, member.policy, member.scale, member.factors)
+            for member, task in zip(members, tasks, strict=True)
+        ]
 
     def task(self, member: Member) -> SparseTaskVector:
         """Read one of the tasks on it.

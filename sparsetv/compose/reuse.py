@@ -12,7 +12,7 @@ from sparsetv.compose.directory import Stitched
 from sparsetv.compose.mix import Active, Mix, mix
 from sparsetv.compose.record import ROOM
 from sparsetv.compose.weights import Piece, plan
-from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.errors import FormatError, LimitError, NotFoundError
 from sparsetv.fingerprint import TensorIdentity
 
 
@@ -64,11 +64,14 @@ def find_reuse(stitched: Stitched, base: Base, staying: Sequence[Active], new: M
 
 def _before(stitched: Stitched, staying: Sequence[Active]) -> Mix | None:
     """What is on a directory now; None where a task that goes is broken, which must not keep it there."""
-    read, record = {item.task.name: item for item in staying}, stitched.record
+    record, known = stitched.record, {item.task.name: item for item in staying}
+    going = [member for member in record.members if member.name not in known]
     try:
-        active = [read.get(member.name) or stitched.active(member) for member in record.members]
-    except (FormatError, NotFoundError):
+        gone = stitched.active(going, held=[item.task for item in staying])
+    except (FormatError, LimitError, NotFoundError):
         return None
+    known |= {item.task.name: item for item in gone}
+    active = [known[member.name] for member in record.members]
     digests = {member.name: member.digest for member in record.members}
     return mix(active, rule=record.combination, scale=record.scale, digests=digests)
 

@@ -60,6 +60,7 @@ def stitch(
     keep: Mapping[str, Path] | None = None,
     expected: str | None = None,
     reuse: Reuse | None = None,
+    verify: str = "touched",
     progress: Callable[[int], None] | None = None,
 ) -> Record:
     """Write a merged checkpoint directory, atomically: all of it or nothing.
@@ -74,6 +75,8 @@ def stitch(
         keep: Files of others that the new directory takes over, by relative path.
         expected: Digest that the base must have, where it is restored from a stitched directory.
         reuse: What of that directory stays; tensors in weight files that stay are not read again.
+        verify: How the base is compared with that of the tasks, a name of `belonging.VERIFY`; tasks that were on the
+            directory before have been compared.
         progress: Called with bytes written.
 
     Raises:
@@ -98,8 +101,9 @@ def stitch(
             found = digest(identities.values())
             if expected is not None and found != expected:
                 raise FormatError(f"{target}: weights changed since sparsetv wrote them; stitch again from the base")
-            for item in chosen.active:
-                check_content(item.task, identities, source=base.source)
+            for item, digest_of in zip(chosen.active, chosen.digests, strict=True):
+                if digest_of not in stays.tasks:
+                    check_content(item.task, identities, source=base.source, verify=verify)
             undo.identities = identities
             undo.write(directory / ROOM / MEMORY)
             memory = hashlib.sha256((directory / ROOM / MEMORY).read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from sparsetv.container.frames import compress_hard, content_size, decompress
-from sparsetv.container.limits import MANIFEST_BYTES, MANIFEST_DEPTH
+from sparsetv.container.limits import JSON_BYTES, MANIFEST_BYTES, MANIFEST_DEPTH, Limits
 from sparsetv.errors import FormatError, LimitError
 from sparsetv.wire import canonical
 
@@ -21,22 +21,28 @@ def seal_manifest(value: dict[str, Any]) -> tuple[bytes, Any]:
     return compress_hard(text), canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH)
 
 
-def open_manifest(frame: memoryview, *, sha256: str | None, what: str) -> Any:
+def open_manifest(
+    frame: memoryview, *, sha256: str | None, what: str, limits: Limits | None = None, header_bytes: int = 0
+) -> Any:
     """The JSON value of a manifest's frame.
 
     Args:
         frame: The frame.
         sha256: Its SHA-256, as the file's header says.
         what: The file, for messages.
+        limits: What parsing it may spend.
+        header_bytes: Length of the header that was parsed before, which counts, too.
 
     Raises:
         FormatError: The hash is another, or it is no frame of canonical JSON.
+        LimitError: Parsing it would pass `limits`.
     """
     if hashlib.sha256(frame).hexdigest() != sha256:
         raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
     size = content_size(frame, what=f"{what}: manifest")
     if not 0 < size <= MANIFEST_BYTES:
         raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")
+    (limits or Limits()).allow(JSON_BYTES * (header_bytes + size), what=what)
     text = decompress(frame, size=size, what=f"{what}: manifest").tobytes()
     value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)
     if canonical.dumps(value, what=f"{what}: manifest") != text:

@@ -1,6 +1,11 @@
 """Limits of the format, each with its clause of formats/SPEC.md."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from sparsetv.errors import LimitError, UsageError
 
 MANIFEST_BYTES = 1 << 26
 """SPEC 3.1: largest decompressed manifest."""
@@ -32,13 +37,48 @@ WINDOW_BYTES = 1 << 27
 DECODED_BYTES = 8 << 30
 """SPEC 5.2: default memory budget of a reader."""
 
+JSON_BYTES = 64
+"""SPEC 5.2: what each byte of header and manifest counts against the memory budget."""
+
+_memory: ContextVar[int] = ContextVar("sparsetv.memory", default=DECODED_BYTES)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a reader may spend.
 
     Attributes:
-        decoded_bytes: Most bytes that decoding one file may allocate.
+        decoded_bytes: Most bytes that decoding one file may allocate; what `memory_limit` says, else 8 GiB.
     """
 
-    decoded_bytes: int = DECODED_BYTES
+    decoded_bytes: int = field(default_factory=_memory.get)
+
+    def allow(self, need: int, *, what: str) -> None:
+        """Raise LimitError where `need` bytes are more than may be spent."""
+        if need > self.decoded_bytes:
+            raise LimitError(
+                f"{what}: decoding needs up to {need} bytes, limit {self.decoded_bytes}; raise the limit (--max-memory)"
+            )
+
+
+@contextmanager
+def memory_limit(size: int) -> Iterator[None]:
+    """Bound what sparsetv spends on task files inside the block, instead of 8 GiB.
+
+    It holds for what a call has of all its task files at once: headers, manifests, kept entries, carried files. What is
+    too large is refused before it is allocated. Models that are run, and checkpoints, which stay where they are and are
+    read piece by piece, do not count. It holds in the thread that enters the block.
+
+    Args:
+        size: Bytes.
+
+    Raises:
+        UsageError: `size` is not above 0.
+    """
+    if size <= 0:
+        raise UsageError(f"a memory limit of {size} bytes allows nothing; give more than 0")
+    token = _memory.set(size)
+    try:
+        yield
+    finally:
+        _memory.reset(token)

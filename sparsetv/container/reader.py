@@ -12,12 +12,12 @@ from sparsetv.arrays import Bytes
 from sparsetv.container import layout
 from sparsetv.container.blocks import Scoped, Slice, decode_block, decoded_bytes
 from sparsetv.container.envelope import open_manifest
-from sparsetv.container.frames import decompress
-from sparsetv.container.limits import Limits
+from sparsetv.container.frames import content_size, decompress
+from sparsetv.container.limits import JSON_BYTES, Limits
 from sparsetv.container.manifest import MAJOR, Manifest
 from sparsetv.container.manifest_parse import from_json
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
-from sparsetv.errors import FormatError, LimitError
+from sparsetv.errors import FormatError
 from sparsetv.task_vector import Extra, Probe, SparseTaskVector
 from sparsetv.wire.fields import check_version
 from sparsetv.wire.header import Header, header_size, parse_header
@@ -54,15 +54,16 @@ def open_bytes(data: bytes | memoryview, *, what: str = "task file", limits: Lim
         FormatError: Some clause of SPEC 1 to 3 does not hold.
         LimitError: Decoding it would pass `limits`.
     """
-    view = memoryview(data)
+    view, limits = memoryview(data), limits or Limits()
     size = header_size(bytes(view[:32]), file_size=len(view), what=what)
+    limits.allow(JSON_BYTES * size, what=what)
     raw_header = bytes(view[:size])
     header = parse_header(raw_header, file_size=len(view), what=what)
     parts = {name: view[size + entry.start : size + entry.stop] for name, entry in header.tensors.items()}
-    manifest = _manifest(header, parts, what)
+    manifest, json_bytes = _manifest(header, parts, limits, what)
     _check_header(raw_header, manifest, parts, what)
     _check_payload(manifest, parts, what)
-    _check_budget(manifest, limits or Limits(), what)
+    _check_budget(manifest, JSON_BYTES * json_bytes, limits, what)
     return Opened(manifest, parts, size, what)
 
 
@@ -115,7 +116,8 @@ def read_files(opened: Opened) -> dict[str, bytes]:
     return files
 
 
-def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manifest:
+def _manifest(header: Header, parts: dict[str, memoryview], limits: Limits, what: str) -> tuple[Manifest, int]:
+    """The manifest, and the bytes of JSON that were parsed to get there."""
     if header.metadata.get("format") == "sparsetv-archive":
         raise FormatError(f"{what}: a lossless archive, no sparsetv task; get its checkpoint back with `restore`")
     if header.metadata.get("format") != "sparsetv":
@@ -124,9 +126,10 @@ def _manifest(header: Header, parts: dict[str, memoryview], what: str) -> Manife
         check_version(header.metadata.get("version", ""), major=MAJOR, kind="format version")
     if layout.MANIFEST not in parts:
         raise FormatError(f"{what}: stored tensor {layout.MANIFEST} is missing")
-    value = open_manifest(parts[layout.MANIFEST], sha256=header.metadata.get("manifest_sha256"), what=what)
+    frame, sha256 = parts[layout.MANIFEST], header.metadata.get("manifest_sha256")
+    value = open_manifest(frame, sha256=sha256, what=what, limits=limits, header_bytes=header.size)
     with _naming(what):
-        return from_json(value)
+        return from_json(value), header.size + content_size(frame, what=what)
 
 
 def _check_header(raw: bytes, manifest: Manifest, parts: dict[str, memoryview], what: str) -> None:
@@ -151,13 +154,11 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
         raise FormatError(f"{what}: SHA-256 of the payload differs from the manifest's; the file is damaged")
 
 
-def _check_budget(manifest: Manifest, limits: Limits, what: str) -> None:
+def _check_budget(manifest: Manifest, need: int, limits: Limits, what: str) -> None:
     with _naming(what):
         scope = Scoped.of([manifest.base.shapes[index] for index in manifest.scope])
-        need = 32 * manifest.nnz + max((decoded_bytes(b, scope) for b in manifest.blocks), default=0) * _THREADS
-    need += sum(entry.size for entry in manifest.files)
-    if need > limits.decoded_bytes:
-        raise LimitError(f"{what}: decoding needs up to {need} bytes, limit {limits.decoded_bytes}; raise the limit")
+        need += 32 * manifest.nnz + max((decoded_bytes(b, scope) for b in manifest.blocks), default=0) * _THREADS
+    limits.allow(need + sum(entry.size for entry in manifest.files), what=what)
 
 
 def _tensors(opened: Opened) -> dict[str, SparseTensor]:

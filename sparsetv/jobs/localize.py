@@ -22,6 +22,7 @@ from sparsetv.maskfile import is_mask_file, read_mask, write_mask
 from sparsetv.masks import Mask
 from sparsetv.packing.carried import carry
 from sparsetv.packing.extras import check_scope
+from sparsetv.packing.gather import allow_kept
 from sparsetv.progress import Progress
 
 
@@ -93,6 +94,8 @@ def choose_mask(
         mask = read_mask(options.mask, {name: vector.base.shape(name) for name in names})
         return localized(problem, dict(mask.positions))
     settings = check_settings(options.localizer, options.settings)
+    if options.density is not None and 0 < options.density <= 1:  # else the localizer refuses it
+        allow_kept(int(options.density * sum(problem.sizes.values())))
     if options.localizer in LEARNING:
         objective = make_objective(vector, task, options.learn, seed=options.seed)
         problem = replace(problem, objective=objective)

@@ -103,6 +103,9 @@ class StitchOptions:
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
         fit: Examples per task name, for the scale `fit`: a file, a data set of the hub, or examples that were read.
         device: Where models run, for the scales that run them.
+        verify: How the base is compared with the one that a task was packed against, a name of `belonging.VERIFY`:
+            `meta` (names, dtypes and shapes of the tensors that the task touches), `touched` (their content, too) or
+            `full` (the content of all tensors).
     """
 
     rule: str = "mean"
@@ -111,3 +114,4 @@ class StitchOptions:
     min_tasks: int = 2
     fit: Mapping[str, str | Path | Sequence["Example"]] = field(default_factory=dict)
     device: str = "auto"
+    verify: str = "touched"

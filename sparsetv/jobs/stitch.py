@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from sparsetv.belonging import check_verify
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
@@ -44,16 +45,16 @@ def stitch(
         output: Directory to write; it must not exist, be empty, or have been written by `stitch`.
         options: How tasks combine.
         progress: Reports bytes written.
-        note: Told where the base is not the very one a task was packed against, but differs only in tensors that the
-            task does not touch.
+        note: Told where the base is not the very one a task was packed against, and `options.verify` lets it pass.
 
     Raises:
-        BaseMismatchError: The base differs in a tensor that a task touches.
+        BaseMismatchError: The base differs in a tensor that a task touches, or as `options.verify` says.
         OutputError: The output cannot or must not be written; nothing is written.
     """
     chosen = options or StitchOptions()
     rule = find_rule(chosen.rule, min_tasks=chosen.min_tasks)
     check_scale(chosen.scale)
+    check_verify(chosen.verify)
     target = Path(output)
     source = base_of_tasks(tasks) if base is None else base
     checkpoint = open_checkpoint(source)
@@ -68,11 +69,13 @@ def stitch(
             view,
             mix(active, rule=rule, scale=chosen.scale),
             target,
+            verify=chosen.verify,
             progress=counter(progress, "stitch", checkpoint.total_bytes),
         )
     for task in loaded:
         if note is not None and task.base.digest != record.base_digest:
-            note(f"{task.name}: {source} is not the very base it was packed against; tensors it does not touch differ")
+            which = "tensors" if chosen.verify == "meta" else "tensors it does not touch"
+            note(f"{task.name}: {source} is not the very base it was packed against; {which} differ")
     return record
 
 
@@ -82,6 +85,7 @@ def add(
     *,
     weights: Mapping[str, float] | None = None,
     fit: Mapping[str, str | Path] | None = None,
+    verify: str = "touched",
     progress: Progress | None = None,
 ) -> Record:
     """Add tasks to a stitched directory; a task of a name that is there is replaced. Atomic: the old or the new one.
@@ -89,11 +93,20 @@ def add(
     The result is bit-identical to a fresh stitch of the live set. Scales that are found for all tasks together are
     found anew; where they were fitted to examples, `fit` gives those of every task that is then live.
 
+    Args:
+        directory: What `stitch` wrote.
+        tasks: As for `stitch`.
+        weights: Weight per task name; those of tasks that are there stay where it gives none.
+        fit: Examples per task name.
+        verify: How the base is compared with that of the new tasks, as in `StitchOptions`.
+        progress: Reports bytes written.
+
     Raises:
         NotFoundError: `stitch` did not write the directory.
         BaseMismatchError: A task belongs to another base.
     """
-    return _change(Path(directory), read_tasks(tasks), [], weights or {}, fit, progress)
+    check_verify(verify)
+    return _change(Path(directory), read_tasks(tasks), [], weights or {}, fit, progress, verify=verify)
 
 
 def remove(
@@ -124,6 +137,8 @@ def _change(
     weights: Mapping[str, float],
     fit: Mapping[str, str | Path] | None,
     progress: Progress | None,
+    *,
+    verify: str = "touched",
 ) -> Record:
     check_stitched(path)
     with locked(path):
@@ -133,7 +148,7 @@ def _change(
             raise FormatError(f"{path}: the record names an unknown scale {record.scale!r}; update sparsetv")
         present = [member.name for member in record.members]
         out = {*_chosen(path, present, gone), *(task.name for task in new)}
-        stay = [stitched.active(member) for member in record.members if member.name not in out]
+        stay = stitched.active([member for member in record.members if member.name not in out], held=new)
         known = {member.name: member.weight for member in record.members}
         live = [*(item.task for item in stay), *new]
         base = stitched.base()
@@ -149,6 +164,7 @@ def _change(
             keep=stitched.own_files(),
             expected=record.base_digest,
             reuse=find_reuse(stitched, base, stay, after),
+            verify=verify,
             progress=counter(progress, "stitch", stitched.merged.total_bytes),
         )
 

@@ -1,13 +1,14 @@
 """Tasks from whatever a user names them by: files, tasks in memory, and `STORE:a,b,c*`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sparsetv.errors import UsageError
 from sparsetv.jobs.store import Store
 from sparsetv.store.layout import parse_reference
 from sparsetv.task_vector import SparseTaskVector
-from sparsetv.taskfile import read_task
+from sparsetv.taskfile import read_all, read_task
 
 Source = str | Path | SparseTaskVector
 """A task file, a task in memory, or tasks of a store as `STORE:NAME,GLOB`."""
@@ -19,18 +20,20 @@ def read_tasks(sources: Sequence[Source]) -> list[SparseTaskVector]:
     Raises:
         NotFoundError: A file, or a task of a store, is not there.
         FormatError: A file is broken.
+        LimitError: Together they would pass the memory limit.
     """
-    tasks: list[SparseTaskVector] = []
-    for source in sources:
-        reference = _reference(source)
-        if isinstance(source, SparseTaskVector):
-            tasks.append(source)
-        elif reference is None:
-            tasks.append(read_task(source))
-        else:
-            store = Store.open(reference[0])
-            tasks += [store.read(name) for name in store.select(*reference[1])]
-    return tasks
+    return read_all(read for source in sources for read in _readers(source))
+
+
+def _readers(source: Source) -> list[Callable[[], SparseTaskVector]]:
+    """What gives each task that a source names."""
+    if isinstance(source, SparseTaskVector):
+        return [lambda: source]
+    reference = _reference(source)
+    if reference is None:
+        return [partial(read_task, source)]
+    store = Store.open(reference[0])
+    return [partial(store.read, name) for name in store.select(*reference[1])]
 
 
 def base_of_tasks(sources: Sequence[Source]) -> str:

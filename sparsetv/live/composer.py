@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sparsetv.belonging import Structure, check_content, check_structure, touched
+from sparsetv.belonging import Structure, check_content, check_structure, check_verify, touched
 from sparsetv.csr import SparseTensor
 from sparsetv.errors import BaseMismatchError, NotFoundError, UsageError
 from sparsetv.fingerprint import TensorIdentity
@@ -17,7 +17,6 @@ from sparsetv.rules import Rule, find_rule
 from sparsetv.scales import check_scale, resolve_scale, tensor_factors
 from sparsetv.task_vector import SparseTaskVector
 
-VERIFY = ("meta", "touched")
 _LARGEST = 3e38
 
 
@@ -90,8 +89,8 @@ class Composer:
             `match` or a number.
         min_tasks: How many tasks must keep an entry for `consensus` to keep it.
         verify: `touched` compares the hash of every tensor that a task touches with that of the base it was packed
-            against, once per tensor; `meta` compares names and shapes only, and lets the tensors have another float
-            dtype than the base's.
+            against, once per tensor; `full` those of all tensors of the base that are here; `meta` compares names and
+            shapes only, and lets the tensors have another float dtype than the base's.
         source: What to call the base in messages.
 
     Raises:
@@ -122,11 +121,9 @@ class Composer:
     def _setup(
         self, sites: Mapping[str, Site], *, rule: str, scale: str | float, min_tasks: int, verify: str, source: str
     ) -> None:
-        if verify not in VERIFY:
-            raise UsageError(f"unknown verify {verify!r}; known are {', '.join(VERIFY)}")
         self._rule = find_rule(rule, min_tasks=min_tasks)
         self._scale = check_scale(scale)
-        self._verify, self._source = verify, source
+        self._verify, self._source = check_verify(verify), source
         self._sites = dict(sites)
         self._rooms = rooms_of(sites)
         self._identities: dict[str, TensorIdentity] = {}
@@ -294,11 +291,13 @@ class Composer:
         check_structure(task, structure, source=self._source)
         if self._verify == "meta":
             return
-        names = touched(task)
+        whole = self._verify == "full"
+        names = [name for name in task.base.names if name in self._sites] if whole else touched(task)
         for name in names:
             if name not in self._identities:
                 self._identities[name] = self._sites[name].identity()
-        check_content(task, {name: self._identities[name] for name in names}, source=self._source)
+        compared = {name: self._identities[name] for name in names}
+        check_content(task, compared, source=self._source, verify=self._verify)
 
     def _find(self, name: str) -> _Held:
         if name not in self._held:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sparsetv.belonging import touched
+from sparsetv.belonging import check_verify, touched
 from sparsetv.errors import NotFoundError, UsageError
 from sparsetv.live.composer import Composer, State
 from sparsetv.live.heads import Head, Heads, find_head
@@ -66,6 +66,7 @@ class LiveModel:
     def __init__(self, model: nn.Module, *, rule: str, scale: str | float, min_tasks: int, verify: str) -> None:
         find_rule(rule, min_tasks=min_tasks)
         check_scale(scale)
+        check_verify(verify)
         self._state = unwrap(model)
         self._options = (rule, scale, min_tasks, verify)
         self._composer: Composer | None = None

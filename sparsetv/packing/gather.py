@@ -5,13 +5,30 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparsetv.arrays import Positions
+from sparsetv.container.limits import Limits
 from sparsetv.csr import Corrections, SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.dtypes import from_float32, ordinals, to_float32
-from sparsetv.errors import NonFiniteError
+from sparsetv.errors import LimitError, NonFiniteError
 from sparsetv.masks import Mask
 
 _THREADS = 2
+_BUFFERS = 64 << 20
+_ENTRY_BYTES = 64
+
+
+def allow_kept(count: int) -> None:
+    """Refuse to keep more entries than the memory limit has room for.
+
+    Raises:
+        LimitError: Choosing, gathering and writing so many takes more.
+    """
+    need, limit = _BUFFERS + _ENTRY_BYTES * count, Limits().decoded_bytes
+    if need > limit:
+        raise LimitError(
+            f"keeping {count} entries takes up to {need} bytes, limit {limit}; lower the density or raise the limit "
+            "(--max-memory)"
+        )
 
 
 def gather(vector: TaskVector, mask: Mask) -> dict[str, SparseTensor]:
@@ -26,10 +43,12 @@ def gather(vector: TaskVector, mask: Mask) -> dict[str, SparseTensor]:
 
     Raises:
         NonFiniteError: A kept delta is NaN or infinite.
+        LimitError: The mask keeps more than the memory limit has room for.
 
     Cost:
         Reads the kept entries only; memory O(kept).
     """
+    allow_kept(mask.nnz)
     names = sorted(mask.positions)
     with ThreadPoolExecutor(_THREADS) as pool:
         tensors = pool.map(lambda name: gather_tensor(vector, name, mask.positions[name]), names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetv import atomic
+from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import FormatError, NotFoundError
@@ -56,7 +57,10 @@ def _bytes_of(path: Path) -> bytes:
         raise NotFoundError(f"{path}: no such file")
     if not path.is_file():
         raise FormatError(f"{path}: not a regular file; name a .stv file")
-    return path.read_bytes()
+    size = path.stat().st_size
+    Limits().allow(size, what=str(path))
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def put_object(root: Path, item: Incoming) -> None:
