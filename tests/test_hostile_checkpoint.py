@@ -67,7 +67,7 @@ def write_single(path: Path, data: bytes) -> Path:
 BROKEN_FILES = {
     "empty": (b"", r"0 bytes are too few for a safetensors file; fetch it again"),
     "seven bytes": (b"\x10\0\0\0\0\0\0", r"7 bytes are too few"),
-    "header past the end": (framed(b"{}")[:8] + b"{", r"header reaches to byte 10 of 9; the file is cut off"),
+    "header past the end": (framed(b"{}")[:8] + b"{", r"header reaches to byte 10 of 9; cut off, fetch it again"),
     "length over the cap": (struct.pack("<Q", 25_000_001) + b"{" * 64, r"header length 25000001 exceeds 25000000"),
     "length of 2**64 - 1": (b"\xff" * 64, r"header length 18446744073709551615 exceeds"),
     "not UTF-8": (framed(b'{"\xff":1}  '), r"header: not UTF-8 at byte 2"),

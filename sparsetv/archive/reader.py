@@ -102,7 +102,7 @@ def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
         if raw != expected:
             raise FormatError("header is not the canonical one of its manifest")
         if hashlib.sha256(stored).hexdigest() != manifest.data_sha256:
-            raise FormatError("SHA-256 of the data differs from the manifest's; the file is damaged")
+            raise FormatError("SHA-256 of the data differs from the manifest's; damaged, fetch it again")
         starts = _starts(manifest)
         return Opened(manifest, stored, starts, _headers(manifest, stored, starts), len(view), what)
     except FormatError as error:
@@ -189,7 +189,9 @@ def restore_file(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) 
         size += view.nbytes
         yield piece
     if size != file.size or total.hexdigest() != file.sha256:
-        raise FormatError(f"{opened.what}: {file.name} decodes to other bytes than were archived; the file is damaged")
+        raise FormatError(
+            f"{opened.what}: {file.name} decodes to other bytes than were archived; damaged, fetch it again"
+        )
 
 
 def _pieces(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) -> Iterator[Bytes | bytes]:

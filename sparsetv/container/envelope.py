@@ -38,7 +38,7 @@ def open_manifest(
         LimitError: Parsing it would pass `limits`.
     """
     if hashlib.sha256(frame).hexdigest() != sha256:
-        raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; the file is damaged")
+        raise FormatError(f"{what}: SHA-256 of the manifest differs from the header's; damaged, fetch it again")
     size = content_size(frame, what=f"{what}: manifest")
     if not 0 < size <= MANIFEST_BYTES:
         raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")

@@ -1,10 +1,11 @@
 """Bytes to SparseTaskVector (SPEC). From any bytes at all: a task, or FormatError."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from sparsetv.container.blocks import Scoped, Slice, decode_block, decoded_bytes
 from sparsetv.container.envelope import open_manifest
 from sparsetv.container.frames import content_size, decompress
 from sparsetv.container.limits import JSON_BYTES, Limits
-from sparsetv.container.manifest import MAJOR, Manifest
+from sparsetv.container.manifest import MAJOR, Block, Manifest
 from sparsetv.container.manifest_parse import from_json
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
 from sparsetv.errors import FormatError
@@ -54,7 +55,11 @@ def open_bytes(data: bytes | memoryview, *, what: str = "task file", limits: Lim
         FormatError: Some clause of SPEC 1 to 3 does not hold.
         LimitError: Decoding it would pass `limits`.
     """
-    view, limits = memoryview(data), limits or Limits()
+    with _advising():
+        return _open(memoryview(data), what, limits or Limits())
+
+
+def _open(view: memoryview, what: str, limits: Limits) -> Opened:
     size = header_size(bytes(view[:32]), file_size=len(view), what=what)
     limits.allow(JSON_BYTES * size, what=what)
     raw_header = bytes(view[:size])
@@ -73,6 +78,11 @@ def decode(opened: Opened) -> SparseTaskVector:
     Raises:
         FormatError: A stream is not what the manifest says, or the content has another digest.
     """
+    with _advising():
+        return _decode(opened)
+
+
+def _decode(opened: Opened) -> SparseTaskVector:
     manifest = opened.manifest
     with _naming(opened.what):
         tensors = _tensors(opened)
@@ -102,6 +112,17 @@ def _naming(what: str) -> Iterator[None]:
         yield
     except FormatError as error:
         raise FormatError(f"{what}: {error}") from None
+
+
+@contextmanager
+def _advising() -> Iterator[None]:
+    """Put what to do behind the message of a FormatError that does not say it."""
+    try:
+        yield
+    except FormatError as error:
+        if ";" in str(error):
+            raise
+        raise FormatError(f"{error}; fetch the file again, or pack the task anew") from None
 
 
 def read_files(opened: Opened) -> dict[str, bytes]:
@@ -151,7 +172,7 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
         if name != layout.MANIFEST:
             payload.update(part)
     if payload.hexdigest() != manifest.payload_sha256:
-        raise FormatError(f"{what}: SHA-256 of the payload differs from the manifest's; the file is damaged")
+        raise FormatError(f"{what}: SHA-256 of the payload differs from the manifest's; damaged, fetch it again")
 
 
 def _check_budget(manifest: Manifest, need: int, limits: Limits, what: str) -> None:
@@ -165,23 +186,40 @@ def _tensors(opened: Opened) -> dict[str, SparseTensor]:
     manifest = opened.manifest
     shapes = [manifest.base.shapes[index] for index in manifest.scope]
     scope = Scoped.of(shapes)
-    jobs, at, value_at = [], 0, 0
+    names = [manifest.base.names[index] for index in manifest.scope]
+    jobs: list[Callable[[], list[Slice]]] = []
+    at = value_at = 0
     positions = opened.parts.get(layout.POSITIONS, memoryview(b""))
     values = opened.parts.get(layout.VALUES, memoryview(b""))
     for block in manifest.blocks:
         stop, value_stop = at + block.positions.size, value_at + block.values.size
-        jobs.append((block, positions[at:stop], values[value_at:value_stop]))
+        where = f"{_members(block, names)}, positions from byte {at}, values from byte {value_at}"
+        jobs.append(partial(_block, block, scope, positions[at:stop], values[value_at:value_stop], where))
         at, value_at = stop, value_stop
     with ThreadPoolExecutor(_THREADS) as pool:
-        decoded = pool.map(lambda job: decode_block(job[0], scope, job[1], job[2]), jobs)
+        decoded = pool.map(lambda job: job(), jobs)
         slices: list[list[Slice]] = [[] for _ in shapes]
         for block_slices in decoded:
             for item in block_slices:
                 slices[item.piece.tensor].append(item)
     return {
-        manifest.base.names[index]: _tensor(slices[number], manifest.base.dtypes[index], shapes[number])
+        names[number]: _tensor(slices[number], manifest.base.dtypes[index], shapes[number])
         for number, index in enumerate(manifest.scope)
     }
+
+
+def _block(block: Block, scope: Scoped, positions: memoryview, values: memoryview, where: str) -> list[Slice]:
+    """Decode one block; an error says which tensors and bytes it is."""
+    try:
+        return decode_block(block, scope, positions, values)
+    except FormatError as error:
+        what, _, advice = str(error).partition(";")
+        raise FormatError(f"{what} (block of {where}){advice and ';'}{advice}") from None
+
+
+def _members(block: Block, names: list[str]) -> str:
+    first, last = (names[block.pieces[end].tensor] for end in (0, -1))
+    return first if first == last else f"{first} to {last}"
 
 
 def _tensor(slices: list[Slice], dtype: str, shape: tuple[int, ...]) -> SparseTensor:

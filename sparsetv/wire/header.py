@@ -20,9 +20,9 @@ HEADER_BYTES = 25_000_000
 _MAGICS = (
     (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
     (b"# xet version", "a Xet pointer, not the file; fetch it with the hub's client"),
-    (b"<!DOCTYPE", "an HTML page; the download returned an error page"),
-    (b"<!doctype", "an HTML page; the download returned an error page"),
-    (b"<html", "an HTML page; the download returned an error page"),
+    (b"<!DOCTYPE", "an HTML page; the download returned an error page, fetch it again"),
+    (b"<!doctype", "an HTML page; the download returned an error page, fetch it again"),
+    (b"<html", "an HTML page; the download returned an error page, fetch it again"),
     (b"PK\x03\x04", "a zip archive or a PyTorch pickle; convert it to safetensors first"),
     (b"\x80\x02", "a Python pickle; convert it to safetensors first"),
     (b"\x80\x03", "a Python pickle; convert it to safetensors first"),
@@ -70,11 +70,11 @@ def header_size(first: bytes, *, file_size: int, what: str) -> int:
         raise FormatError(f"{what}: {file_size} bytes are too few for a safetensors file; fetch it again")
     length = int.from_bytes(first[:_PREFIX], "little")
     if length > HEADER_BYTES:
-        raise FormatError(f"{what}: header length {length} exceeds {HEADER_BYTES}; not a safetensors file")
+        raise FormatError(f"{what}: header length {length} exceeds {HEADER_BYTES}; no safetensors file, fetch it again")
     if _PREFIX + length > file_size:
-        raise FormatError(f"{what}: header reaches to byte {_PREFIX + length} of {file_size}; the file is cut off")
+        raise FormatError(f"{what}: header reaches to byte {_PREFIX + length} of {file_size}; cut off, fetch it again")
     if length < 2 or (len(first) > _PREFIX and first[_PREFIX : _PREFIX + 1] != b"{"):
-        raise FormatError(f"{what}: header at byte 8 does not start with '{{'; not a safetensors file")
+        raise FormatError(f"{what}: header at byte 8 does not start with '{{'; no safetensors file, fetch it again")
     return _PREFIX + length
 
 
