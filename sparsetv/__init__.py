@@ -29,6 +29,7 @@ _HOMES = {
     "archive_to": "sparsetv.jobs.archive",
     "inspect_archive": "sparsetv.jobs.archived",
     "restore": "sparsetv.jobs.archive",
+    "convert": "sparsetv.jobs.convert",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -77,6 +78,7 @@ __all__ = [
     "add",
     "archive_to",
     "attach",
+    "convert",
     "evaluate",
     "find_mask",
     "inspect",
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
     from sparsetv.jobs.analyze import overlap, where
     from sparsetv.jobs.archive import archive_to, restore
     from sparsetv.jobs.archived import ArchiveSummary, inspect_archive
+    from sparsetv.jobs.convert import convert
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn

@@ -62,7 +62,7 @@ def _file(path: Path) -> Location:
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(f"{path}: not a regular file")
     if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:
-        raise CheckpointError(f"{path}: a pickle, which can run code; save it as safetensors first")
+        raise CheckpointError(f"{path}: a pickle, which can run code; `sparsetv convert {path} -o NEW`, and pass NEW")
     return Location(None, (path,), {})
 
 
@@ -91,8 +91,7 @@ def _directory(path: Path) -> Location:
 def _no_weights(path: Path) -> CheckpointError | NotFoundError:
     if any(path.glob("pytorch_model*.bin")) or any(path.glob("*.pt")):
         return CheckpointError(
-            f"{path}: only pickled weights (.bin), which can run code; load it once with transformers and "
-            "`save_pretrained(DIR)`, then pass DIR"
+            f"{path}: only pickled weights (.bin), which can run code; `sparsetv convert {path} -o NEW`, and pass NEW"
         )
     return NotFoundError(f"{path}: no {_SINGLE}, no {INDEX_NAME} and no other safetensors file")
 
@@ -130,15 +129,29 @@ def read_index(path: Path) -> dict[str, str]:
         LimitError: The index is larger than 10 MiB.
         FormatError: It is broken, or names a file that a checkpoint may not name.
     """
+    weight_map = read_map(path)
+    for name, shard in weight_map.items():
+        if not is_plain_shard(shard):
+            raise FormatError(f"{path}: {name} names shard {shard!r}; a shard is a .safetensors file in this directory")
+    return weight_map
+
+
+def read_map(path: Path) -> dict[str, str]:
+    """Shard by tensor name as an index says, whatever the shards are called.
+
+    Raises:
+        LimitError: The index is larger than 10 MiB.
+        FormatError: It is broken.
+    """
     if path.stat().st_size > INDEX_BYTES:
         raise LimitError(f"{path}: index of {path.stat().st_size} bytes, limit {INDEX_BYTES}")
     value = canonical.loads(path.read_bytes(), what=str(path), depth=6, finite=False)
     weight_map = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise FormatError(f"{path}: no `weight_map` object")
+        raise FormatError(f"{path}: no `weight_map` object; fetch it again")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not is_plain_shard(shard):
-            raise FormatError(f"{path}: {name} names shard {shard!r}; a shard is a .safetensors file in this directory")
+        if not isinstance(shard, str):
+            raise FormatError(f"{path}: {name} names shard {shard!r}, which is no text; fetch it again")
     return weight_map
 
 

@@ -8,6 +8,7 @@ import click
 from sparsetv import __version__
 from sparsetv.cli.analyze import overlap, where
 from sparsetv.cli.bench import bench
+from sparsetv.cli.convert import convert
 from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.evaluate import evaluate
@@ -32,6 +33,7 @@ def group() -> None:
     sparsetv pack BASE FINETUNED -o task.stv      a fine-tune becomes one small file
     sparsetv localize BASE FINETUNED -o MASK      only the mask, for `pack --mask`
     sparsetv pack --lossless BASE FINETUNED -o FILE, then restore BASE FILE -o DIR   every bit of it
+    sparsetv convert DIR -o NEW                   pickled weights become safetensors, for all the others
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
@@ -44,8 +46,8 @@ def group() -> None:
 
 
 for command in (
-    pack, restore, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate, bench,
-    report, demo,
+    pack, restore, convert, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate,
+    bench, report, demo,
 ):  # fmt: skip
     group.add_command(command)
 

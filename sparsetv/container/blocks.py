@@ -39,12 +39,14 @@ class Coded:
 def cut(tensors: list[SparseTensor]) -> Iterator[list[Slice]]:
     """Blocks of a task, in order (SPEC 4.4)."""
     pending: list[Slice] = []
+    kept = 0
     for index, tensor in enumerate(tensors):
         for piece in _split(index, tensor):
             pending.append(piece)
-            if sum(item.piece.nnz for item in pending) >= BLOCK_ENTRIES:
+            kept += piece.piece.nnz
+            if kept >= BLOCK_ENTRIES:
                 yield pending
-                pending = []
+                pending, kept = [], 0
     if pending:
         yield pending
 

@@ -76,9 +76,12 @@ class Room:
     """
 
     def __init__(self, dtype: str, sites: Sequence[Site]) -> None:
-        pointers = list(dict.fromkeys(site.bits.data_ptr() for site in sites))
+        targets: dict[int, torch.Tensor] = {}
+        for site in sites:
+            targets.setdefault(site.bits.data_ptr(), site.bits)
+        pointers = list(targets)
         self._dtype = dtype
-        self._targets = [next(s.bits for s in sites if s.bits.data_ptr() == pointer) for pointer in pointers]
+        self._targets = list(targets.values())
         self._number = {pointer: number for number, pointer in enumerate(pointers)}
         self._device = self._targets[0].device
         wide = max(len(bits) for bits in self._targets) >= _INT32

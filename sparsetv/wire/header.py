@@ -23,11 +23,11 @@ _MAGICS = (
     (b"<!DOCTYPE", "an HTML page; the download returned an error page, fetch it again"),
     (b"<!doctype", "an HTML page; the download returned an error page, fetch it again"),
     (b"<html", "an HTML page; the download returned an error page, fetch it again"),
-    (b"PK\x03\x04", "a zip archive or a PyTorch pickle; convert it to safetensors first"),
-    (b"\x80\x02", "a Python pickle; convert it to safetensors first"),
-    (b"\x80\x03", "a Python pickle; convert it to safetensors first"),
-    (b"\x80\x05", "a Python pickle; convert it to safetensors first"),
-    (b"\x80\x04", "a Python pickle; convert it to safetensors first"),
+    (b"PK\x03\x04", "a zip archive or a PyTorch pickle; `sparsetv convert` makes a safetensors checkpoint of it"),
+    (b"\x80\x02", "a Python pickle; `sparsetv convert` makes a safetensors checkpoint of it"),
+    (b"\x80\x03", "a Python pickle; `sparsetv convert` makes a safetensors checkpoint of it"),
+    (b"\x80\x05", "a Python pickle; `sparsetv convert` makes a safetensors checkpoint of it"),
+    (b"\x80\x04", "a Python pickle; `sparsetv convert` makes a safetensors checkpoint of it"),
     (b"GGUF", "a GGUF file; use the safetensors checkpoint it was made from"),
 )
 _PREFIX = 8
