@@ -111,7 +111,9 @@ def start(base: Checkpoint, examples: Sequence[Example], *, seed: int) -> tuple[
         transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
     )
     with quiet(), seeded(torch.device("cpu"), seed):
-        model = loader.from_pretrained(base.location.directory, dtype=torch.float32, **_classes(examples))
+        model = loader.from_pretrained(
+            base.location.directory, dtype=torch.float32, trust_remote_code=False, **_classes(examples)
+        )
     model.eval()
     return model, find_processor(base.location.directory, images=images)
 

@@ -138,7 +138,7 @@ def by_names(task: Task, encoder: nn.Module, base: Path | None) -> nn.Module:
     try:
         with quiet():
             kind: Any = transformers.CLIPModel
-            clip, told = kind.from_pretrained(base, output_loading_info=True)
+            clip, told = kind.from_pretrained(base, output_loading_info=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ProbeError(f"{task.name}: the base is no CLIP model ({error})") from None
     if told["missing_keys"]:

@@ -38,7 +38,7 @@ def save_body(classifier: nn.Module, directory: Path) -> None:
 def read_body(directory: Path) -> nn.Module:
     """The `ViTModel` that `save_body` wrote."""
     with _no_progress_bars():
-        body: nn.Module = ViTModel.from_pretrained(directory, add_pooling_layer=False)
+        body: nn.Module = ViTModel.from_pretrained(directory, add_pooling_layer=False, trust_remote_code=False)
     return body
 
 
@@ -50,7 +50,7 @@ def save_classifier(model: nn.Module, directory: Path) -> None:
 def read_classifier(directory: Path) -> nn.Module:
     """The `ViTForImageClassification` in a directory, in evaluation mode."""
     with _no_progress_bars():
-        model: nn.Module = ViTForImageClassification.from_pretrained(directory)
+        model: nn.Module = ViTForImageClassification.from_pretrained(directory, trust_remote_code=False)
     return model
 
 
