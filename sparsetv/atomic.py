@@ -2,15 +2,12 @@
 
 import ctypes
 import errno
-import hashlib
 import mmap
 import os
-import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from sparsetv.arrays import Bits, Bytes, Positions
-from sparsetv.errors import OutputError
+from sparsetv.causes import cause
+from sparsetv.errors import CheckpointError, OutputError
+from sparsetv.leftovers import claimed, is_temporary, remove_dead
+from sparsetv.renaming import put_in_place
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 _SYNC_FILE_RANGE_WRITE = 2
 _WRITEBACK = 1 << 24
-_TEMPORARY = re.compile(r"\.sparsetv-[0-9a-f]{16}\.tmp")
 
 
 def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
@@ -36,8 +33,8 @@ def write_file(path: Path, parts: Iterable[bytes | Bytes]) -> int:
     Raises:
         OutputError: The target is a directory or special file, or cannot be written.
     """
-    with _in_place_of(path) as temporary:
-        return write_new_file(temporary, parts)
+    with _in_place_of(path) as descriptor:
+        return _write_parts(descriptor, parts)
 
 
 def write_file_behind(path: Path, parts: Iterable[bytes | Bytes], *, head: Callable[[], bytes], head_size: int) -> int:
@@ -52,28 +49,32 @@ def write_file_behind(path: Path, parts: Iterable[bytes | Bytes], *, head: Calla
     Raises:
         OutputError: The target is a directory or special file, or cannot be written.
     """
-    with _in_place_of(path) as temporary:
-        size = write_new_file(temporary, chain([bytes(head_size)], parts))
-        with temporary.open("r+b", buffering=0) as file:
-            _write_all(file.fileno(), memoryview(head()))
-            os.fsync(file.fileno())
+    with _in_place_of(path) as descriptor:
+        size = _write_parts(descriptor, chain([bytes(head_size)], parts))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        write_all(descriptor, memoryview(head()))
+        os.fsync(descriptor)
         return size
 
 
 @contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
-    """A new file's name beside the target, which the file replaces when the block ends well."""
+def _in_place_of(path: Path) -> Iterator[int]:
+    """A new file beside the target, open, which replaces it when the block ends well."""
     target = Path(os.path.realpath(path))
     _check_target(target)
-    temporary = _beside(target)
     try:
-        yield temporary
-        os.replace(temporary, target)
-        sync(target.parent)
+        remove_dead(target)
+        with claimed(target, _create) as (temporary, descriptor):
+            try:
+                yield descriptor
+                os.replace(temporary, target)
+            except BaseException:
+                with suppress(OSError):  # what went wrong first is what is told
+                    os.unlink(temporary)
+                raise
+            sync(target.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {cause(error)}") from error
 
 
 def check_writable(path: Path | str) -> None:
@@ -110,21 +111,33 @@ Part = bytes | Bytes | CopiedRange
 
 def write_new_file(path: Path, parts: Iterable[Part]) -> int:
     """Create a file that does not exist, write and sync it; returns its size in bytes."""
+    descriptor = _create(path)
+    try:
+        return _write_parts(descriptor, parts)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _write_parts(descriptor: int, parts: Iterable[Part]) -> int:
+    """Write and sync a file that is open and empty; returns its size in bytes."""
     size = started = 0
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(descriptor, "r+b", buffering=0) as file, ExitStack() as stack:
+    with ExitStack() as stack:
         sources: dict[Path, int] = {}
         for part in parts:
             if isinstance(part, CopiedRange):
                 if part.source not in sources:
                     sources[part.source] = stack.enter_context(part.source.open("rb")).fileno()
-                size += _copy_range(file.fileno(), sources[part.source], part, at=size)
+                size += _copy_range(descriptor, sources[part.source], part, at=size)
             else:
-                size += _write_all(file.fileno(), _view(part))
+                size += write_all(descriptor, _view(part))
             if size - started >= _WRITEBACK:
-                _start_writeback(file.fileno(), started, size - started)
+                _start_writeback(descriptor, started, size - started)
                 started = size
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
     return size
 
 
@@ -144,7 +157,7 @@ def _copy_range(descriptor: int, source: int, part: CopiedRange, *, at: int) -> 
     while done < part.size:
         sent = _send(descriptor, source, part.start + done, min(part.size - done, _WRITEBACK))
         if not sent:
-            raise OSError(errno.EIO, f"{part.source} ends early")
+            raise CheckpointError(f"{part.source}: became shorter while it was read; run again when nothing writes it")
         done += sent
     over = [(positions, bits) for positions, bits in part.over if len(positions)]
     if over:
@@ -178,7 +191,8 @@ def _view(part: bytes | Bytes) -> memoryview:
     return np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else memoryview(part)
 
 
-def _write_all(descriptor: int, view: memoryview) -> int:
+def write_all(descriptor: int, view: memoryview) -> int:
+    """Write all of it, however often the system stops short; returns its size in bytes."""
     data = view.cast("B") if view.nbytes else memoryview(b"")
     done = 0
     while done < data.nbytes:
@@ -195,27 +209,6 @@ def _check_target(target: Path) -> None:
         raise OutputError(f"cannot write {target}: it is not a regular file")
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".sparsetv-{_mark(target)}{secrets.token_hex(4)}.tmp")
-
-
-def _mark(target: Path) -> str:
-    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary directories that a killed `new_directory` left beside its target; the caller holds its lock."""
-    target = Path(os.path.realpath(path))
-    for item in target.parent.glob(f".sparsetv-{_mark(target)}*.tmp"):
-        if is_temporary(item.name) and item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item, ignore_errors=True)
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that is given here to what is not yet in place."""
-    return _TEMPORARY.fullmatch(name) is not None
-
-
 def sync(path: Path) -> None:
     """Make a file's content, or renames inside a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -230,7 +223,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A temporary directory beside `path` that takes its place when the block ends well and vanishes otherwise.
 
     An existing directory at `path` is exchanged with the new one in one system call where the system has it (Linux),
-    and removed afterwards.
+    and removed afterwards. Files in it must be durable by then: see `write_new_file` and `durable.sync_files`.
 
     Raises:
         OutputError: The directory cannot be created or put in place.
@@ -238,47 +231,38 @@ def new_directory(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {path}: directory {target.parent} does not exist; create it first")
-    temporary = _beside(target)
     try:
-        temporary.mkdir()
-        yield temporary
-        _sync_tree(temporary)
-        _put_in_place(temporary, target)
-        sync(target.parent)
+        remove_dead(target)
+        with claimed(target, _make) as (temporary, _):
+            old = temporary
+            try:
+                yield temporary
+                _sync_tree(temporary)
+                old = put_in_place(temporary, target)
+                sync(target.parent)
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(f"cannot write {path}: {_other_file(error, target)}{cause(error)}") from error
+
+
+def _make(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
+def _other_file(error: OSError, target: Path) -> str:
+    """The file that an error is about, where it is none of those that are written."""
+    if not isinstance(error.filename, str | bytes):
+        return ""
+    path = Path(os.fsdecode(error.filename))
+    if path.is_relative_to(target.parent):
+        first = path.relative_to(target.parent).parts[:1]
+        if not first or first[0] == target.name or is_temporary(first[0]):
+            return ""
+    return f"{path}: "
 
 
 def _sync_tree(root: Path) -> None:
     for directory, _, _ in os.walk(root):
         sync(Path(directory))
-
-
-def _put_in_place(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        os.rename(temporary, target)
-    elif not _exchange(temporary, target):
-        # Two renames: a crash between them leaves `target` under its old-name and the new one complete beside it.
-        old = _beside(target)
-        os.rename(target, old)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            os.rename(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two directories in one step; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparsetv import atomic
+from sparsetv import renaming
 
 CALLS = ("write", "fsync", "rename", "replace", "link", "unlink", "mkdir", "rmdir", "utime", "open", "sendfile")
 KILLED = 137
@@ -24,7 +24,7 @@ class Hooks:
         self.calls: list[str] = []
         for name in CALLS:
             patch.setattr(os, name, self._wrap(name, getattr(os, name)))
-        patch.setattr(atomic, "_exchange", self._wrap("renameat2", atomic._exchange))
+        patch.setattr(renaming, "_exchange", self._wrap("renameat2", renaming._exchange))
 
     def arm(self, *, before: Callable[[int], None] | None = None, after: Callable[[int], None] | None = None) -> None:
         """Count anew, and be told."""

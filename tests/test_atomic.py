@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hostile import listing, make_pair, outcome, pack_to
 
-from sparsetv import atomic
+from sparsetv import atomic, leftovers, renaming
 from sparsetv.errors import OutputError, SparseTVError
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.taskfile import read_task, write_task
@@ -29,7 +29,7 @@ class Saboteur:
         self._error = error
         for name in CALLS:
             patch.setattr(os, name, self._wrap(name, getattr(os, name)))
-        patch.setattr(atomic, "_exchange", self._wrap("renameat2", atomic._exchange))
+        patch.setattr(renaming, "_exchange", self._wrap("renameat2", renaming._exchange))
 
     def _wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **named: Any) -> Any:
@@ -137,6 +137,37 @@ def test_parts_that_fail_leave_the_old_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_what_a_dead_writer_left_goes_with_the_next_write_and_what_a_live_one_makes_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    dead = [leftovers.beside(tmp_path / "a") for _ in range(2)]
+    dead[0].write_bytes(b"half")
+    dead[1].mkdir()
+    (dead[1] / "x").write_bytes(b"")
+    other = leftovers.beside(tmp_path / "b")
+    other.write_bytes(b"of another target")
+    seen: list[str] = []
+
+    def parts() -> Iterator[bytes]:
+        yield b"first"
+        atomic.write_file(tmp_path / "a", [b"second"])
+        seen.extend(os.listdir(tmp_path))
+
+    atomic.write_file(tmp_path / "a", parts())
+    assert len(seen) == 3, "a, what is being made in its place, and what belongs to another target"
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert sorted(os.listdir(tmp_path)) == [other.name, "a"]
+
+
+def test_what_went_wrong_first_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **named: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OutputError, match=r"cannot write .*/a: Input/output error; check the disk and run again"):
+        atomic.write_file(tmp_path / "a", [b"x"])
+
+
 # new_directory
 
 
@@ -154,7 +185,7 @@ def test_a_directory_that_fails_vanishes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False], ids=["one call", "two renames"])
 def test_a_directory_is_replaced_whole(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchange:
-        monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(renaming, "_exchange", lambda first, second: False)
     target = tmp_path / "d"
     (target / "sub").mkdir(parents=True)
     (target / "sub" / "old").write_bytes(b"")
@@ -174,7 +205,7 @@ def test_two_renames_that_fail_leave_the_old_directory(
     target = tmp_path / "d"
     target.mkdir()
     (target / "old").write_bytes(b"")
-    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(renaming, "_exchange", lambda first, second: False)
     real, calls = os.rename, []
 
     def rename(*args: Any, **named: Any) -> None:
@@ -210,6 +241,49 @@ def test_every_file_is_synced_before_a_directory_takes_its_place(
     unsynced = [str(path) for path in (tmp_path / "out").rglob("*") if path.stat().st_ino not in synced]
     assert unsynced == []
     assert tmp_path.stat().st_ino in synced
+
+
+def test_a_directory_that_was_set_aside_comes_back(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that dies between two renames loses nothing, old or new."""
+    before = visible(room)
+    for action in (
+        lambda: add(room / "out", [room / "two.stv"]),
+        lambda: stitch(room / "base", [room / "two.stv"], room / "out"),
+    ):
+        os.rename(room / "out", leftovers.aside(room / "out"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "sendfile", _full)
+            with pytest.raises(OutputError, match="No space left on device; free some space and run again"):
+                action()
+        assert visible(room) == before
+    (room / "out").rename(leftovers.aside(room / "out"))
+    add(room / "out", [room / "two.stv"])
+    assert sorted(os.listdir(room)) == [".out.sparsetv-lock", "base", "one.stv", "out", "tuned", "two.stv"]
+
+
+def test_a_set_aside_directory_whose_place_is_taken_goes(room: Path) -> None:
+    shutil.copytree(room / "out", leftovers.aside(room / "out"))
+    remove(room / "out", ["one"])
+    assert not [name for name in os.listdir(room) if name.endswith(".old")]
+
+
+def _full(*args: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_file_that_cannot_be_read_is_named(room: Path) -> None:
+    def lose(what: str, done: int, total: int) -> None:
+        (room / "base" / "tokenizer.json").unlink(missing_ok=True)
+
+    with pytest.raises(OutputError, match=r"cannot write .*/fresh: .*/base/tokenizer.json: No such file or directory"):
+        stitch(room / "base", [room / "one.stv"], room / "fresh", progress=lose)
+    assert not (room / "fresh").exists()
+
+
+def test_a_directory_may_have_the_longest_name(room: Path) -> None:
+    out = room / ("a" * 255)
+    stitch(room / "base", [room / "one.stv"], out)
+    assert not remove(out, ["one"]).members
 
 
 # Every call of every command that writes

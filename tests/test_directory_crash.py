@@ -11,11 +11,11 @@ import torch
 from crash import KILLED, Hooks, die, in_child, start_child
 from helpers import ALL, Tensors, tree, write_checkpoint
 
-from sparsetv.atomic import is_temporary
 from sparsetv.errors import BusyError
 from sparsetv.jobs.options import PackOptions
 from sparsetv.jobs.pack import pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
+from sparsetv.leftovers import is_temporary
 from sparsetv.localize.scope import Scope
 
 CONFIG = {"config.json": b"{}\n", "tokenizer.json": b"{}\n"}

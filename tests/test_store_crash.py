@@ -12,9 +12,9 @@ import pytest
 from crash import KILLED, Hooks, die, in_child, start_child
 from hostile import make_pair, outcome, pack_to
 
-from sparsetv.atomic import is_temporary
 from sparsetv.errors import BusyError, OutputError
 from sparsetv.jobs.store import Store
+from sparsetv.leftovers import is_temporary
 from sparsetv.store.layout import is_store
 
 State = tuple[str | None, dict[str, tuple[int, str]]] | None

@@ -1,16 +1,22 @@
 """What jobs may write: names, files in place of their own kind alone, directories apart from what is read."""
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sparsetv.atomic import check_writable, remove_leftovers
+from sparsetv.atomic import check_writable
+from sparsetv.causes import cause
 from sparsetv.checkpoint.reading import Checkpoint
 from sparsetv.compose.record import ROOM
 from sparsetv.container.names import check_component
 from sparsetv.errors import BusyError, FormatError, OutputError, UsageError
+from sparsetv.leftovers import remove_leftovers, was_set_aside
+
+_NAME_BYTES = 255
 
 
 def check_name(name: str) -> str:
@@ -55,23 +61,46 @@ def check_apart(target: Path, base: Checkpoint) -> None:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a directory, or fail at once.
+    """Hold the lock of a directory, or fail at once; what a killed writer left is tidied up.
 
     Raises:
         BusyError: Another process holds it.
+        OutputError: It cannot be locked.
     """
     resolved = target.resolve()
     if not resolved.parent.is_dir():
         raise OutputError(f"{target}: directory {resolved.parent} does not exist; create it first")
-    lock = FileLock(resolved.parent / f".{resolved.name}.{ROOM}-lock")
+    lock = FileLock(resolved.parent / _lock_name(resolved.name))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(f"{target}: another process is changing it; try again when it is done") from None
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be locked ({error.strerror or error})") from error
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(f"{target}: cannot be locked: {cause(error)}") from error
     try:
-        remove_leftovers(resolved)
+        _tidy(target)
         yield
     finally:
         lock.release()
+
+
+def put_back(target: Path) -> None:
+    """Where a directory is missing because its writer was killed between two renames, give it its name again."""
+    if was_set_aside(target):
+        with locked(target):
+            pass
+
+
+def _tidy(target: Path) -> None:
+    try:
+        remove_leftovers(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be put back: {cause(error)}") from error
+
+
+def _lock_name(name: str) -> str:
+    """Beside every directory that has a name there can be a lock."""
+    plain = f".{name}.{ROOM}-lock"
+    if len(os.fsencode(plain)) <= _NAME_BYTES:
+        return plain
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.{ROOM}-lock"

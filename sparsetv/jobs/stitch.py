@@ -15,7 +15,7 @@ from sparsetv.compose.reuse import find_reuse
 from sparsetv.compose.stitch import stitch as write_stitched
 from sparsetv.errors import FormatError, NotFoundError, OutputError, UsageError
 from sparsetv.jobs.options import StitchOptions
-from sparsetv.jobs.outputs import check_apart, locked
+from sparsetv.jobs.outputs import check_apart, locked, put_back
 from sparsetv.jobs.tasks import Source, base_of_tasks, read_tasks
 from sparsetv.progress import Progress, counter
 from sparsetv.rules import Rule, find_rule
@@ -56,6 +56,7 @@ def stitch(
     check_scale(chosen.scale)
     check_verify(chosen.verify)
     target = Path(output)
+    put_back(target)
     source = base_of_tasks(tasks) if base is None else base
     checkpoint = open_checkpoint(source)
     _check_output(target, checkpoint)
@@ -140,6 +141,7 @@ def _change(
     *,
     verify: str = "touched",
 ) -> Record:
+    put_back(path)
     check_stitched(path)
     with locked(path):
         stitched = open_stitched(path)

@@ -6,8 +6,10 @@ from math import prod
 from pathlib import Path
 from typing import Self
 
-from sparsetv.atomic import is_temporary, sync
+from sparsetv.atomic import sync
+from sparsetv.causes import cause
 from sparsetv.errors import FormatError, OutputError, UsageError
+from sparsetv.leftovers import is_temporary
 from sparsetv.store.base import StoreBase, check_base
 from sparsetv.store.config import Config, check_store, read_config, write_config
 from sparsetv.store.layout import LOCK, OBJECTS, REFS, check_name, is_store, kind_of, no_task, select
@@ -67,7 +69,7 @@ class Library:
             root.mkdir(exist_ok=True)
             sync(root.parent)
         except OSError as error:
-            raise OutputError(f"{root}: cannot be made a store ({error.strerror or error})") from error
+            raise OutputError(f"{root}: cannot be made a store: {cause(error)}") from error
         with writing(root, wait=wait):
             _check_new(root)
             for part in (OBJECTS, REFS):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sparsetv.causes import cause
 from sparsetv.errors import BusyError, OutputError, UsageError
 from sparsetv.store.layout import LOCK, kind_of
 
@@ -36,10 +37,10 @@ def writing(root: Path, *, wait: float) -> Iterator[None]:
             "or wait for it with --wait SECONDS"
         ) from None
     except (OSError, NotImplementedError) as error:
-        raise OutputError(f"{root}: cannot be locked ({error})") from error
+        raise OutputError(f"{root}: cannot be locked: {cause(error)}") from error
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{root}: cannot be changed ({error.strerror or error})") from error
+        raise OutputError(f"{root}: cannot be changed: {cause(error)}") from error
     finally:
         lock.release()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsetv.atomic import is_temporary
+from sparsetv.leftovers import is_temporary
 from sparsetv.store.layout import OBJECT_SUFFIX, OBJECTS, REFS, kind_of
 from sparsetv.store.refs import is_ref_file
 
