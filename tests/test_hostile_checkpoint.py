@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -630,6 +631,25 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(side: str, pair: Pair
 
     with pytest.raises(CheckpointError, match=f"{side}/model.safetensors: changed while it was read; run again when"):
         pack(pair.base, pair.tuned, options=ALL, progress=touch)
+
+
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_a_source_that_goes_while_it_is_read_is_noticed(side: str, tmp_path: Path, pair: Pair) -> None:
+    gone = getattr(pair, side) / "model.safetensors"
+    task = pack_to(tmp_path / "t.stv", pair.base, pair.tuned)
+
+    def lose(what: str, done: int, total: int) -> None:
+        gone.unlink(missing_ok=True)
+
+    message = f"{side}/model.safetensors: went while it was read; run again when it is back"
+    with pytest.raises(CheckpointError, match=message):
+        pack(pair.base, pair.tuned, options=ALL, progress=lose)
+    if side == "tuned":
+        return
+    shutil.copy(pair.tuned / "model.safetensors", gone)
+    with pytest.raises((CheckpointError, BaseMismatchError), match=message):
+        stitch(pair.base, [task], tmp_path / "out", progress=lose)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_base_that_changes_while_it_is_stitched_is_noticed(tmp_path: Path, pair: Pair) -> None:

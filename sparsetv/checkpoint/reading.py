@@ -110,9 +110,13 @@ class Checkpoint:
         return identify(name, self.entry(name), self.raw(name), progress)
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError where a weight file changed since it was opened."""
+        """Raise CheckpointError where a weight file changed, or went, since it was opened."""
         for shard in self.shards.values():
-            if _stamp(shard.path) != shard.stamp:
+            try:
+                found = _stamp(shard.path)
+            except OSError as error:
+                raise CheckpointError(f"{shard.path}: went while it was read; run again when it is back") from error
+            if found != shard.stamp:
                 raise CheckpointError(f"{shard.path}: changed while it was read; run again when nothing writes it")
 
 
