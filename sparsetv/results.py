@@ -1,12 +1,13 @@
 """Results as lines of JSON: a header, then one row per measurement, each written as soon as it is known."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsetv.atomic import write_file
+from sparsetv.durable import append, cut_off, make_directory
 from sparsetv.errors import FormatError, NotFoundError, OutputError
 
 FORMAT = 1
@@ -97,8 +98,8 @@ class Recorder:
             raise OutputError(f"{path}: holds no results; give another -o, or remove the file")
         else:
             self._known = {}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_line(wanted))
+            make_directory(path.parent)
+            write_file(path, [_line(wanted)])
 
     def measure(self, of: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> Row:
         """The row of a measurement: known already, or made and written now.
@@ -110,10 +111,7 @@ class Recorder:
         key = _key(of)
         if key not in self._known:
             row = json.loads(json.dumps({"of": dict(of), **make()}))
-            with self._path.open("ab") as file:
-                file.write(_line(row))
-                file.flush()
-                os.fsync(file.fileno())
+            append(self._path, _line(row))
             self._known[key] = row
         return self._known[key]
 
@@ -125,8 +123,7 @@ class Recorder:
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(whole)
+            cut_off(self._path, whole)
 
 
 def _check_same(path: Path, key: str, found: Any, wanted: Any) -> None:

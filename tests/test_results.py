@@ -1,5 +1,7 @@
 """Results as lines: what was measured is kept whatever cuts a run off, and never mixed with something else."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,29 @@ def test_folders_without_results_are_said_to_be_so(tmp_path: Path) -> None:
         read_results(tmp_path / "x.jsonl")
     fill(tmp_path / "x.jsonl", 3)
     assert [row["value"] for row in read_folder(tmp_path)["x"].rows] == [0, 1, 4]
+
+
+def test_a_row_that_the_disk_does_not_take_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may go on after a measurement that failed, so half a line would spoil the next."""
+    path = tmp_path / "x.jsonl"
+    fill(path, 2)
+    real, before = os.write, path.read_bytes()
+    recorder = Recorder(path, HEADER)
+
+    def half(descriptor: int, data: memoryview) -> int:
+        real(descriptor, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(OutputError, match=r"x.jsonl: No space left on device; free some space and run again"):
+            recorder.measure({"number": 2}, lambda: {"value": 4})
+    assert path.read_bytes() == before
+    assert not recorder.knows({"number": 2})
+    assert fill(path, 3) == [2]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"cannot create .*/file: File exists; see to that and run again"):
+        Recorder(tmp_path / "file" / "x.jsonl", HEADER)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from sparsetv.atomic import write_file
 from sparsetv.bench.cost import cost, settle
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.merge import checked
 from sparsetv.bench.methods import METHODS, choose
 from sparsetv.bench.sequence import train_next
+from sparsetv.durable import make_directory
 from sparsetv.merging.vectors import Tensors
 
 CHOSEN = ("arithmetic-tuned", "ties-tuned", "consensus-arithmetic", "consensus-ties", "continual", "stitch-5",
@@ -71,8 +73,8 @@ def _trained(lab: Lab, names: Sequence[str]) -> Tensors:
     deltas: Mapping[str, torch.Tensor] = load_file(before) if before.exists() else {}
     for name in names[-1:] if before.exists() else names:
         deltas = train_next(lab, deltas, name)
-    after.parent.mkdir(parents=True, exist_ok=True)
-    save_file(dict(deltas), after)
+    make_directory(after.parent)
+    write_file(after, [save(dict(deltas))])
     return deltas
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsetv import __version__
 from sparsetv.atomic import new_directory, write_file
 from sparsetv.bench.suite import Suite, read_suite
+from sparsetv.durable import sync_files
 from sparsetv.errors import NotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _ensure_data(target: Path, digits: "Digits") -> None:
         for part, split in _parts(digits):
             _write_lines(room, part, split)
         (room / _STAMP).write_text(stamp, "utf-8")
+        sync_files(room)
 
 
 def _parts(digits: "Digits") -> "tuple[tuple[str, Split], ...]":

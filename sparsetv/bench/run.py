@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsetv.bench.lab import Lab
 from sparsetv.bench.suite import Suite, read_suite
+from sparsetv.durable import make_directory
 from sparsetv.errors import OutputError, UsageError
 from sparsetv.jobs.outputs import locked
 from sparsetv.progress import Progress
@@ -87,9 +88,9 @@ def bench(
     room = Path(output)
     lab = Lab(suite.only(chosen.tasks), room, chosen.limit, chosen.device, progress, say)
     try:
-        room.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{room}: cannot be a folder of results ({error.strerror}); give another -o") from None
+        make_directory(room)
+    except OutputError as error:
+        raise OutputError(f"{room}: cannot be a folder of results ({error}); give another -o") from None
     results = room / f"{experiment}.jsonl"
     with locked(results):
         job(lab, **{name: value for name, value in given.items() if name in taken})

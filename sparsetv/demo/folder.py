@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sparsetv.atomic import new_directory
+from sparsetv.durable import sync_files
 from sparsetv.errors import OutputError
 
 _STAMP = "demo.json"
@@ -41,6 +42,7 @@ def ensure(directory: Path, how: Mapping[str, object], *, make: Callable[[Path],
     with new_directory(directory) as temporary:
         make(temporary)
         (temporary / stamp).write_text(_stamp(temporary, how), encoding="utf-8")
+        sync_files(temporary)
     return True
 
 

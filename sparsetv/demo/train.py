@@ -12,7 +12,7 @@ from sparsetv.demo.fit import Recipe, fit, seeded
 from sparsetv.demo.folder import ensure, weights_digest
 from sparsetv.demo.model import new_classifier, read_body, save_body, save_classifier, with_new_head
 from sparsetv.demo.symmetry import SYMMETRIES, apply_random
-from sparsetv.errors import OutputError
+from sparsetv.durable import make_directory
 
 PRETRAINING = Recipe(
     epochs=12, batch_size=64, learning_rate=2e-3, head_learning_rate=2e-3, epsilon=1e-8, weight_decay=0.05
@@ -60,7 +60,7 @@ def make_checkpoints(directory: Path, *, seed: int = 0, progress: Callable[[str]
         OutputError: The directory cannot be written, or holds something else under one of those names.
     """
     say = progress or _ignore
-    _create(directory)
+    make_directory(directory)
     digits = load()
     base = directory / "base"
     ensure(base, _how(PRETRAINING, seed=seed), make=lambda target: _pretrain(target, digits, seed=seed, say=say))
@@ -68,13 +68,6 @@ def make_checkpoints(directory: Path, *, seed: int = 0, progress: Callable[[str]
     for task in TASKS:
         _ensure_finetuned(finetuned[task.name], task, digits, base=base, seed=seed, say=say)
     return Checkpoints(base=base, finetuned=finetuned)
-
-
-def _create(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot create {directory}: {error.strerror or error}") from error
 
 
 def _pretrain(target: Path, digits: Digits, *, seed: int, say: Callable[[str], None]) -> None:
