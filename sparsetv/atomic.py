@@ -17,7 +17,7 @@ import numpy as np
 from sparsetv.arrays import Bits, Bytes, Positions
 from sparsetv.causes import cause
 from sparsetv.errors import CheckpointError, OutputError
-from sparsetv.leftovers import claimed, is_temporary, remove_dead
+from sparsetv.leftovers import claimed, is_temporary, remove_dead, tidy
 from sparsetv.renaming import put_in_place
 
 _SYNC_FILE_RANGE_WRITE = 2
@@ -232,7 +232,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {path}: directory {target.parent} does not exist; create it first")
     try:
-        remove_dead(target)
+        tidy(target)
         with claimed(target, _make) as (temporary, _):
             old = temporary
             try:

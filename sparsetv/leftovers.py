@@ -74,20 +74,28 @@ def remove_dead(target: Path) -> None:
                 os.close(descriptor)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Tidy up after a writer of a directory that was killed; the caller holds its lock.
+def tidy(target: Path) -> None:
+    """Tidy up after writers of a directory that are dead; nobody need hold a lock."""
+    remove_dead(target)
+    put_old_back(target)
 
-    A directory that was set aside goes back where the new one did not come.
-    """
+
+def remove_leftovers(path: Path) -> None:
+    """Tidy up after a writer of a directory that was killed; the caller holds its lock."""
     target = Path(os.path.realpath(path))
+    put_old_back(target)
+    for item in _left(target, ".tmp"):
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item, ignore_errors=True)
+
+
+def put_old_back(target: Path) -> None:
+    """Give a directory that was set aside its name again; where the new one has come, remove it."""
     for item in _left(target, _OLD):
         if target.exists():
             shutil.rmtree(item, ignore_errors=True)
         else:
             os.rename(item, target)
-    for item in _left(target, ".tmp"):
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item, ignore_errors=True)
 
 
 def was_set_aside(path: Path) -> bool:

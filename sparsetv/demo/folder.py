@@ -12,6 +12,7 @@ from pathlib import Path
 from sparsetv.atomic import new_directory
 from sparsetv.durable import sync_files
 from sparsetv.errors import OutputError
+from sparsetv.leftovers import tidy
 
 _STAMP = "demo.json"
 _WEIGHTS = "model.safetensors"
@@ -38,6 +39,7 @@ def ensure(directory: Path, how: Mapping[str, object], *, make: Callable[[Path],
             "another directory"
         )
     if directory.exists() and _is_complete(directory, how, stamp):
+        tidy(directory)
         return False
     with new_directory(directory) as temporary:
         make(temporary)
