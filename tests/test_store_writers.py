@@ -1,30 +1,16 @@
-"""A store is the old one or the new one, whatever call fails, whoever dies and whoever writes beside."""
+"""A store loses nothing to those who write beside; to those who die, see the crash matrix."""
 
-import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
-from crash import KILLED, Hooks, die, in_child, start_child
+from crash import start_child
 from hostile import make_pair, outcome, pack_to
 
-from sparsetv.errors import BusyError, OutputError
+from sparsetv.errors import BusyError
 from sparsetv.jobs.store import Store
-from sparsetv.leftovers import is_temporary
-from sparsetv.store.layout import is_store
-
-State = tuple[str | None, dict[str, tuple[int, str]]] | None
-
-
-@pytest.fixture
-def hooks(no_sync: None) -> Iterator[Hooks]:
-    patch = pytest.MonkeyPatch()
-    yield Hooks(patch)
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -42,169 +28,6 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.add(path / "two.stv")
     store.add(path / "three.stv", "one", replace=True)
     return path
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Something that changes a store: which one, how, at least how many calls it takes, and the states between."""
-
-    name: str
-    store: str
-    act: Callable[[Path], object]
-    calls: int
-
-
-SCENES = [
-    Scene("init", "new", lambda path: Store.init(path / "new"), 8),
-    Scene("first", "empty", lambda path: Store.open(path / "empty").add(path / "one.stv"), 18),
-    Scene("add", "lib", lambda path: Store.open(path / "lib").add(path / "four.stv"), 12),
-    Scene("add again", "lib", lambda path: Store.open(path / "lib").add(path / "one.stv", "five"), 6),
-    Scene("replace", "lib", lambda path: Store.open(path / "lib").add(path / "four.stv", "one", replace=True), 13),
-    Scene("remove", "lib", lambda path: Store.open(path / "lib").remove("one"), 4),
-    Scene("gc", "lib", lambda path: Store.open(path / "lib").gc(grace=0), 3),
-]
-
-
-def state(path: Path) -> State:
-    """What a store is to its users; None for no store."""
-    if not is_store(path):
-        return None
-    store = Store.open(path)
-    known = store.known_base()
-    return None if known is None else known.digest, {
-        entry.name: (entry.revision, entry.digest) for entry in store.list()
-    }
-
-
-def check_usable(path: Path, name: str) -> None:
-    """All is sound, and the next commands work and tidy up."""
-    store = Store.open(path / name) if is_store(path / name) else Store.init(path / name)
-    assert store.fsck().problems == ()
-    before = store.names()
-    store.add(path / "four.stv", "next")
-    assert store.names() == tuple(sorted([*before, "next"]))
-    store.gc(grace=0)
-    report = store.fsck()
-    assert (report.problems, report.dangling, report.temporaries) == ((), (), ())
-    assert [item for item in store.root.rglob("*") if is_temporary(item.name)] == []
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One scene: the state before and after it, its number of calls, and a fresh copy of the room for each attempt."""
-
-    old: State
-    new: State
-    calls: list[str]
-    copy: Callable[[], Path]
-
-
-def rehearse(scene: Scene, room: Path, fresh: Callable[[], Path], hooks: Hooks) -> Trial:
-    def copy() -> Path:
-        path = fresh() / "room"
-        shutil.copytree(room, path)
-        return path
-
-    path = copy()
-    old = state(path / scene.store)
-    hooks.arm()
-    scene.act(path)
-    calls = hooks.calls
-    assert len(calls) >= scene.calls, "the hooks see every call"
-    return Trial(old, state(path / scene.store), calls, copy)
-
-
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_a_call_that_fails_leaves_the_old_state_or_the_new_one(
-    scene: Scene, room: Path, fresh: Callable[[], Path], hooks: Hooks
-) -> None:
-    trial, states = rehearse(scene, room, fresh, hooks), []
-    for number in range(1, len(trial.calls) + 1):
-        path = trial.copy()
-        hooks.arm(before=partial(_fail, number))
-        error = outcome(partial(scene.act, path))
-        hooks.arm()
-        found = state(path / scene.store)
-        assert found in (trial.old, trial.new), f"call {number}, {trial.calls[number - 1]}"
-        if error is None:  # a directory that cannot be made because it is there
-            assert (trial.calls[number - 1], found) == ("mkdir", trial.new)
-            continue
-        assert isinstance(error, OutputError), f"call {number}, {trial.calls[number - 1]}: {error!r}"
-        assert scene.store in str(error)
-        states.append(found)
-        check_usable(path, scene.store)
-    assert states == sorted(states, key=lambda found: found == trial.new), "once new, never old again"
-
-
-def _fail(at: int, number: int) -> None:
-    if number == at:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_a_writer_that_is_killed_leaves_the_old_state_or_the_new_one(
-    scene: Scene, moment: str, room: Path, fresh: Callable[[], Path], hooks: Hooks
-) -> None:
-    trial, states = rehearse(scene, room, fresh, hooks), []
-    for number in range(1, len(trial.calls) + 1):
-        path = trial.copy()
-        hooks.arm(**{moment: partial(die, number)})
-        assert in_child(partial(scene.act, path)) == KILLED
-        hooks.arm()
-        found = state(path / scene.store)
-        assert found in (trial.old, trial.new), f"{moment} call {number}, {trial.calls[number - 1]}"
-        states.append(found)
-        check_usable(path, scene.store)
-    assert states == sorted(states, key=lambda found: found == trial.new), "once new, never old again"
-    assert states[0 if moment == "before" else -1] == (trial.old if moment == "before" else trial.new)
-
-
-def test_removing_many_that_is_killed_removes_some(room: Path, fresh: Callable[[], Path], hooks: Hooks) -> None:
-    scene = Scene("remove all", "lib", lambda path: Store.open(path / "lib").remove("*"), 8)
-    trial, seen = rehearse(scene, room, fresh, hooks), set()
-    for number in range(1, len(trial.calls) + 1):
-        path = trial.copy()
-        hooks.arm(before=partial(die, number))
-        assert in_child(partial(scene.act, path)) == KILLED
-        hooks.arm()
-        seen.add(Store.open(path / "lib").names())
-        check_usable(path, "lib")
-    assert seen == {("one", "two"), ("two",), ()}
-
-
-def test_everything_is_synced_before_it_is_named(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rename that reaches the disk before its contents leaves empty files after a power cut."""
-    events: list[tuple[str, int]] = []
-    real_sync, real_replace = os.fsync, os.replace
-
-    def fsync(descriptor: int) -> None:
-        events.append(("sync", os.fstat(descriptor).st_ino))
-        real_sync(descriptor)
-
-    def replace(source: Path, target: Path) -> None:
-        assert ("sync", source.stat().st_ino) in events
-        real_replace(source, target)
-        events.append((target.name, target.parent.stat().st_ino))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
-    store = Store.init(tmp_path / "lib")
-    store.add(room / "one.stv")
-    for path in [*store.root.rglob("*.stv"), *store.root.rglob("*.json")]:
-        place = path.parent.stat().st_ino
-        assert ("sync", place) in events[events.index((path.name, place)) :], f"{path.name} is not durable"
-    names = [name for name, _ in events if name != "sync"]
-    assert names == ["sparsetv-store.json", store.path_of("one").name, "one.json", "sparsetv-store.json"]
-    new = {store.root, store.root / "objects", store.root / "refs", store.path_of("one").parent}
-    parents = {("sync", path.parent.stat().st_ino) for path in new}
-    assert parents <= {*events}
-    del events[:]
-    store.remove("one")
-    assert ("sync", (store.root / "refs").stat().st_ino) in events
-    del events[:]
-    (gone,) = store.gc(grace=0).files
-    assert events == [("sync", (store.root / gone.path).parent.stat().st_ino)]
 
 
 # Two processes
