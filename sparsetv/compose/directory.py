@@ -44,8 +44,20 @@ class Stitched:
                     f"{files[name]}: is missing, so {self.path} cannot go back; stitch again from the base"
                 )
         return Base(
-            record.base, merged.shards, stands, files, index=self.memory.index(), repo=record.repo, commit=record.commit
+            source=record.base,
+            shards=merged.shards,
+            stands=stands,
+            files=files,
+            index=self.memory.index(),
+            repo=record.repo,
+            commit=record.commit,
+            check_unchanged=self._check_unchanged,
         )
+
+    def _check_unchanged(self) -> None:
+        """What is copied is read a second time, after it was hashed or before."""
+        self.merged.check_unchanged()
+        self.memory.file.check_unchanged()
 
     def merged_base(self) -> Base:
         """The merged weights under base names; what they lack of the base is the base's."""
