@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--thorough", action="store_true", help="Every call, real trouble too; write the page.")
     parser.add_argument("--room", metavar="DIR", help="Where to play.  [default: memory]")
     parser.add_argument("--scene", default="", metavar="TEXT", help="Only scenes whose names hold it; write nothing.")
-    parser.add_argument("--times", type=int, default=30, metavar="N", help="Processes per command and signal.")
+    parser.add_argument("--times", type=int, default=12, metavar="N", help="Processes per command and signal.")
     asked = parser.parse_args()
     sys.path.insert(0, str(HERE))
     from crashing import hooks, real, report, scenes, signals

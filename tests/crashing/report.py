@@ -71,6 +71,6 @@ def _signals(struck: Sequence[Struck]) -> list[str]:
 
 
 def _real(told: Sequence[Told]) -> list[str]:
-    lines = ["## Real trouble\n", "tests/test_crash_real.py, by what each test says.\n"]
+    lines = ["## Real trouble\n", "tests/test_crash_real.py and tests/test_crash_others.py, by what each test says.\n"]
     lines += ["| trouble | what holds | result |", "|---|---|---|"]
     return [*lines, *(f"| {one.name} | {one.says} | {one.result} |" for one in told)]

@@ -81,12 +81,12 @@ def build(stage: Path) -> None:
     Store.init(stage / "lib").add(stage / "two.stv")
 
 
-def strike_all(place: Path, *, times: int, seed: int = 0) -> Iterator[Struck]:
-    """Every command under every signal, so many times each."""
+def strike_all(place: Path, *, times: int, commands: Sequence[Command] = COMMANDS, seed: int = 0) -> Iterator[Struck]:
+    """Commands under every signal, so many times each."""
     (place / "stage").mkdir(parents=True)
     build(place / "stage")
     moments = random.Random(seed)
-    for command in COMMANDS:
+    for command in commands:
         old, new, seconds = _undisturbed(place, command)
         for kind in SIGNALS:
             delays = [seconds * (part + moments.random()) / times for part in range(times)]
