@@ -4,7 +4,6 @@ A writer holds a lock (`flock`) on what it makes for as long as it lives. So who
 tell what is left over from what is being made, without a lock file.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -54,7 +53,7 @@ def claimed(target: Path, make: Callable[[Path], int]) -> Iterator[tuple[Path, i
         descriptor = make(path)
         try:
             with suppress(OSError):  # where there are no locks, nothing is taken for left over, either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                _lock(descriptor)
             if os.fstat(descriptor).st_nlink:  # else it was removed between its making and its lock
                 yield path, descriptor
                 return
@@ -68,7 +67,7 @@ def remove_dead(target: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(item, os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_RDONLY if item.is_dir() else os.O_RDWR))
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(descriptor, at_once=True)
                 _remove(item)
             finally:
                 os.close(descriptor)
@@ -102,6 +101,12 @@ def was_set_aside(path: Path) -> bool:
     """Whether a directory is missing because its writer was killed between two renames."""
     target = Path(os.path.realpath(path))
     return not target.exists() and bool(_left(target, _OLD))
+
+
+def _lock(descriptor: int, *, at_once: bool = False) -> None:
+    import fcntl  # noqa: PLC0415  not on Windows, where files can only be read
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if at_once else 0))
 
 
 def _left(target: Path, suffix: str) -> list[Path]:

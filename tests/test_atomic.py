@@ -124,6 +124,37 @@ def test_what_a_dead_writer_left_goes_with_the_next_write_and_what_a_live_one_ma
     assert sorted(os.listdir(tmp_path)) == [other.name, "a"]
 
 
+def test_what_is_taken_for_left_over_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = leftovers._lock, list[str]()
+
+    def lock(descriptor: int, *, at_once: bool = False) -> None:
+        if not taken:
+            taken.extend(item.name for item in tmp_path.iterdir())
+            (tmp_path / taken[0]).unlink()
+        real(descriptor, at_once=at_once)
+
+    monkeypatch.setattr(leftovers, "_lock", lock)
+    atomic.write_file(tmp_path / "a", [b"x"])
+    assert len(taken) == 1
+    assert (tmp_path / "a").read_bytes() == b"x"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, *, at_once: bool = False) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(leftovers, "_lock", refuse)
+    other = leftovers.beside(tmp_path / "a")
+    other.write_bytes(b"")
+    atomic.write_file(tmp_path / "a", [b"x"])
+    assert sorted(os.listdir(tmp_path)) == [other.name, "a"]
+
+
 def test_what_went_wrong_first_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **named: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
