@@ -1,17 +1,12 @@
 """The format against its evidence, which shares no code with sparsetv: golden files, a second reader, a schema."""
 
-import ast
 import copy
 import hashlib
-import importlib.util
 import json
 import math
 import re
 import subprocess
 import sys
-import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors
 import zstandard
+from evidence import FORMATS, GOLDEN, at_most, lines, load, needs
 
 from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
@@ -32,8 +28,6 @@ from sparsetv.errors import FormatError, LimitError, SparseTVError
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_task
 
-FORMATS = Path(__file__).parents[1] / "formats"
-GOLDEN = FORMATS / "golden"
 VALID = sorted((GOLDEN / "valid").glob("*.stv"))
 INVALID: list[dict[str, str]] = json.loads((GOLDEN / "invalid" / "index.json").read_bytes())
 SMALLEST = sorted(VALID, key=lambda path: path.stat().st_size)[:2]
@@ -49,12 +43,7 @@ each_small_file = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def reader() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formats_reader", FORMATS / "reader.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("reader")
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +114,6 @@ def check_independent(reader: ModuleType, path: Path, content: dict[str, Any]) -
     return found
 
 
-@contextmanager
-def at_most(peak: int) -> Iterator[None]:
-    """Fail where the block allocates more than `peak` bytes at once, whether it raises or not."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert used <= peak, f"allocated {used} bytes, at most {peak} are needed"
-
-
 def manifest_of(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, framework="np") as file:
         frame = file.get_tensor("__sparsetv__").tobytes()
@@ -148,8 +125,8 @@ def manifest_of(path: Path) -> dict[str, Any]:
 
 
 def test_golden_files_are_append_only() -> None:
-    lines = (line.split("  ", 1) for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
-    listed = {name: digest for digest, name in lines}
+    sums = (line.split("  ", 1) for line in (GOLDEN / "SHA256SUMS").read_text().splitlines())
+    listed = {name: digest for digest, name in sums}
     files = [*GOLDEN.glob("*/*.stv"), *(GOLDEN / "valid").glob("*.json"), *GOLDEN.glob("archives/*.json")]
     found = {str(path.relative_to(GOLDEN)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert found == listed, "golden files never change and none disappears; list a new one in SHA256SUMS"
@@ -166,15 +143,8 @@ def test_index_names_every_invalid_file_and_a_clause_that_exists() -> None:
 
 
 def test_independent_reader_is_short_and_independent() -> None:
-    source = (FORMATS / "reader.py").read_text()
-    assert len(source.splitlines()) <= READER_LINES
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            modules.add((node.module or "").split(".")[0])
-    assert modules - set(sys.stdlib_module_names) == {"numpy", "safetensors", "zstandard"}
+    assert lines("reader") <= READER_LINES
+    assert needs("reader") == {"numpy", "safetensors", "zstandard"}
 
 
 @pytest.mark.parametrize("source", sorted([*FORMATS.glob("golden_writer/*.py"), FORMATS / "make_golden.py"]), ids=str)
@@ -224,11 +194,11 @@ def test_reencoded_task_is_read_by_others(path: Path, tmp_path: Path, reader: Mo
 def test_independent_reader_as_a_script() -> None:
     path = GOLDEN / "valid" / "corrections.stv"
     command = [sys.executable, str(FORMATS / "reader.py"), str(path)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     content = expected(path)
     kept = sum(len(tensor["positions"]) for tensor in content["tensors"].values())
-    assert lines[0] == f"golden density {kept / content['entries']}"
-    assert lines[1:] == ["a [700] 650 kept, 6 corrected", "b [2, 8] 3 kept, 1 corrected"]
+    assert told[0] == f"golden density {kept / content['entries']}"
+    assert told[1:] == ["a [700] 650 kept, 6 corrected", "b [2, 8] 3 kept, 1 corrected"]
 
 
 # --- invalid files
