@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from golden_writer import archive_cases, invalid, valid
+from golden_writer import archive_cases, broken_masks, invalid, mask_cases, valid
 from golden_writer.archives import base_file
 from golden_writer.case import Case
 from golden_writer.content import expected, sha256
@@ -25,7 +25,10 @@ def main() -> None:
     _archives(GOLDEN / "archives")
     _invalid("invalid", invalid.cases())
     _invalid("archives_invalid", archive_cases.invalid())
-    files = sorted([*GOLDEN.glob("*/*.stv"), *(GOLDEN / "valid").glob("*.json"), *GOLDEN.glob("archives/*.json")])
+    _masks(GOLDEN / "masks")
+    _invalid("masks_invalid", broken_masks.invalid())
+    _write_once(GOLDEN / "masks_invalid" / "scope.json", _json(mask_cases.SCOPE))
+    files = sorted(file for file in GOLDEN.rglob("*.*") if file.name != "index.json")  # an index grows
     sums = [f"{sha256(file.read_bytes())}  {file.relative_to(GOLDEN)}\n" for file in files]
     (GOLDEN / "SHA256SUMS").write_text("".join(sums))
 
@@ -37,6 +40,13 @@ def _archives(room: Path) -> None:
         _write_once(room / f"{name}.json", _json({file.name: file.whole.hex() for file in files}))
     _write_once(room / "base" / "model.safetensors", base_file(archive_cases.BASE))
     _write_once(room / "base" / "config.json", b"{}")
+
+
+def _masks(room: Path) -> None:
+    """Valid masks, and the scope and kept positions of each."""
+    for mask in mask_cases.valid():
+        _write_once(room / f"{mask.name}.safetensors", mask.data)
+        _write_once(room / f"{mask.name}.json", _json(mask.expected()))
 
 
 def _invalid(folder: str, cases: Iterable[Case]) -> None:

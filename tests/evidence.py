@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import sys
 import tracemalloc
@@ -22,6 +23,15 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def second_writer(name: str) -> ModuleType:
+    """A module of the second writer, `formats/golden_writer/`."""
+    sys.path.insert(0, str(FORMATS))
+    try:
+        return importlib.import_module(f"golden_writer.{name}")
+    finally:
+        sys.path.remove(str(FORMATS))
 
 
 def needs(name: str) -> set[str]:
