@@ -9,15 +9,17 @@ import numpy as np
 
 from sparsetv import atomic
 from sparsetv.arrays import Bytes, Positions
+from sparsetv.container.limits import TENSORS
 from sparsetv.container.names import check_tensor_name
 from sparsetv.errors import FormatError, NotFoundError, ShapeError
 from sparsetv.masks import Mask
 from sparsetv.wire import canonical
-from sparsetv.wire.fields import as_shape
+from sparsetv.wire.fields import as_shape, check_version
 from sparsetv.wire.header import Entry, encode_header, is_of_format, place, read_header
 
 FORMAT = "sparsetv-mask"
 VERSION = "1.0"
+MAJOR = 1
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -31,8 +33,11 @@ def write_mask(path: Path | str, mask: Mask, *, localizer: Mapping[str, object] 
         localizer: How it was made; information only.
 
     Raises:
+        FormatError: A tensor has a name that no file may carry.
         OutputError: The target cannot be written.
     """
+    for name in mask.shapes:
+        _check_name(Path(path), name)
     names = sorted(name for name, positions in mask.positions.items() if len(positions))
     metadata = {
         "format": FORMAT,
@@ -68,9 +73,10 @@ def read_mask(path: Path | str, shapes: Shapes) -> Mask:
         if any(entry.stop for entry in header.tensors.values())
         else np.zeros(0, np.uint8)
     )
-    for name in sorted(header.tensors.keys() - shapes.keys()):
-        entry = header.tensors[name]
-        if entry.dtype != "BOOL" or payload[entry.start : entry.stop].any():
+    for name, entry in header.tensors.items():
+        _check_name(file, name)
+        _check_form(f"{file}: {name}", entry)
+        if name not in shapes and _keeps(entry, payload):
             raise FormatError(f"{file}: keeps entries of {name}, which the scope does not cover; widen it with --scope")
     positions = {
         name: _positions(f"{file}: {name}", header.tensors[name], payload, shape)
@@ -92,11 +98,10 @@ def is_mask_file(path: Path | str) -> bool:
 def _check_kind(file: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise FormatError(f"{file}: is no mask file (its metadata lack format={FORMAT}); make one with `localize`")
-    major, _, minor = metadata.get("version", "").partition(".")
-    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise FormatError(f"{file}: version {metadata.get('version')!r} is not MAJOR.MINOR")
-    if int(major[:6]) > int(VERSION.partition(".")[0]):
-        raise FormatError(f"{file}: mask file of version {major}.{minor}, newer than {VERSION}; update sparsetv")
+    try:
+        check_version(metadata.get("version", ""), major=MAJOR, kind="mask file of version")
+    except FormatError as error:
+        raise FormatError(f"{file}: {error}") from None
 
 
 def _check_shapes(file: Path, text: str | None, shapes: Shapes) -> None:
@@ -106,9 +111,29 @@ def _check_shapes(file: Path, text: str | None, shapes: Shapes) -> None:
     known = canonical.loads(text.encode(), what=what, depth=4)
     if not isinstance(known, dict):
         raise FormatError(f"{what} is no object")
+    if len(known) > TENSORS:
+        raise FormatError(f"{what}: {len(known)} tensors, limit {TENSORS}")
     for name, value in known.items():
-        check_tensor_name(name)
+        _check_name(file, name)
         _check_shape(f"{file}: {name}", as_shape(value, where=what), shapes.get(name))
+
+
+def _check_name(file: Path, name: str) -> None:
+    try:
+        check_tensor_name(name)
+    except FormatError as error:
+        raise FormatError(f"{file}: {error}") from None
+
+
+def _check_form(what: str, entry: Entry) -> None:
+    if entry.dtype != "BOOL" and (entry.dtype != "I64" or len(entry.shape) != 1):
+        raise FormatError(f"{what}: {entry.dtype} {entry.shape} is neither I64 positions nor a BOOL mask")
+
+
+def _keeps(entry: Entry, payload: Bytes) -> bool:
+    """Whether a tensor keeps any entry, of whatever shape its base tensor is."""
+    data = payload[entry.start : entry.stop]
+    return bool(data.any()) if entry.dtype == "BOOL" else len(data) > 0
 
 
 def _check_shape(what: str, found: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
@@ -123,9 +148,8 @@ def _positions(what: str, entry: Entry, payload: Bytes, shape: tuple[int, ...]) 
         if len(data) and int(data.max()) > 1:
             raise FormatError(f"{what}: a boolean that is neither 0 nor 1")
         return np.flatnonzero(data)
-    if entry.dtype != "I64" or len(entry.shape) != 1:
-        raise FormatError(f"{what}: {entry.dtype} {entry.shape} is neither I64 positions nor a BOOL mask")
     positions = np.frombuffer(bytearray(data), "<i8").astype(np.int64)
-    if len(positions) and (positions[0] < 0 or positions[-1] >= math.prod(shape) or (np.diff(positions) <= 0).any()):
+    falls = (positions[1:] <= positions[:-1]).any()  # a difference could wrap
+    if falls or (len(positions) and (positions[0] < 0 or positions[-1] >= math.prod(shape))):
         raise FormatError(f"{what}: positions do not increase within 0 to {math.prod(shape) - 1}")
     return positions
