@@ -45,13 +45,13 @@ def cell_stream(cuts: list[Cut], classes: list[Classes]) -> Stream:
 
 def _cells(cut: Cut, own: Classes) -> list[tuple[int, list[int]]]:
     """(entries, addresses of kept entries) per cell of a piece."""
-    columns = cut.entries // cut.rows
+    columns = cut.entries // max(cut.rows, 1)
     row_class = own.rows or [0] * cut.rows
     column_class = own.columns or [0] * columns
     kept = set(cut.positions)
     found = []
-    for a in range(max(row_class) + 1):
-        for b in range(max(column_class) + 1):
+    for a in range(max(row_class, default=0) + 1):
+        for b in range(max(column_class, default=0) + 1):
             entries = [
                 i * columns + j
                 for i in range(cut.rows) if row_class[i] == a
