@@ -15,7 +15,7 @@ from sparsetv.errors import FormatError, NotFoundError, ShapeError
 from sparsetv.masks import Mask
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import as_shape, check_version
-from sparsetv.wire.header import Entry, encode_header, is_of_format, place, read_header
+from sparsetv.wire.header import HEADER_DEPTH, Entry, encode_header, is_of_format, place, read_header
 
 FORMAT = "sparsetv-mask"
 VERSION = "1.0"
@@ -108,7 +108,7 @@ def _check_shapes(file: Path, text: str | None, shapes: Shapes) -> None:
     if text is None:
         return
     what = f"{file}: shapes"
-    known = canonical.loads(text.encode(), what=what, depth=4)
+    known = canonical.loads(text.encode(), what=what, depth=HEADER_DEPTH)
     if not isinstance(known, dict):
         raise FormatError(f"{what} is no object")
     if len(known) > TENSORS:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparsetv.archive.limits import FILE_BYTES, FILES, HEADERS_BYTES
+from sparsetv.archive.limits import CODED_BYTES, FILE_BYTES, FILES, HEADERS_BYTES, STORED_BYTES, WHOLE_BYTES
 from sparsetv.archive.names import check_other_name, check_weights_name
 from sparsetv.container.limits import TENSORS
 from sparsetv.container.names import check_component, check_tensor_name
@@ -179,7 +179,7 @@ def _base(fields: Fields) -> tuple[BaseTensor, ...]:
 def _file(value: Any, bases: int, where: str) -> FileEntry:
     fields = Fields(value, where=where)
     kind, name = fields.text("kind"), fields.text("name")
-    size, sha256 = fields.integer("size", most=1 << 62), fields.digest("sha256")
+    size, sha256 = fields.integer("size", most=WHOLE_BYTES), fields.digest("sha256")
     if kind == "weights":
         header = fields.integers("header", most=HEADER_BYTES + 8)
         if len(header) != 2:
@@ -187,7 +187,7 @@ def _file(value: Any, bases: int, where: str) -> FileEntry:
         tensors = tuple(_tensor(item, bases, f"{where}.tensors") for item in fields.items("tensors"))
         found = FileEntry(kind, check_weights_name(name), size, sha256, (header[0], header[1]), tensors=tensors)
     elif kind in {"stored", "base"}:
-        stored = fields.integer("stored", most=2 * FILE_BYTES) if kind == "stored" else 0
+        stored = fields.integer("stored", most=STORED_BYTES) if kind == "stored" else 0
         found = FileEntry(kind, check_other_name(name), size, sha256, stored=stored)
         if size > FILE_BYTES:
             raise FormatError(f"{where}: a file of {size} bytes, limit {FILE_BYTES}")
@@ -202,7 +202,7 @@ def _tensor(value: Any, bases: int, where: str) -> TensorEntry:
     base = fields.take("base")
     if base is not None:
         as_integer(base, where=f"{where}.base", most=bases - 1)
-    chunks = tuple(as_integer(n, where=where, most=1 << 40) for n in as_list(fields.take("chunks"), where=where))
+    chunks = tuple(as_integer(n, where=where, most=CODED_BYTES) for n in as_list(fields.take("chunks"), where=where))
     fields.done()
     return TensorEntry(base, chunks)
 

@@ -12,7 +12,10 @@ from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundEr
 from sparsetv.wire import canonical
 
 INDEX_BYTES = 10 << 20
-"""Largest shard index that is read."""
+"""LIMITS 5: largest shard index that is read."""
+
+INDEX_DEPTH = 6
+"""LIMITS 5: deepest nesting of a shard index."""
 
 INDEX_NAME = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -145,7 +148,7 @@ def read_map(path: Path) -> dict[str, str]:
     """
     if path.stat().st_size > INDEX_BYTES:
         raise LimitError(f"{path}: index of {path.stat().st_size} bytes, limit {INDEX_BYTES}")
-    value = canonical.loads(path.read_bytes(), what=str(path), depth=6, finite=False)
+    value = canonical.loads(path.read_bytes(), what=str(path), depth=INDEX_DEPTH, finite=False)
     weight_map = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path}: no `weight_map` object; fetch it again")

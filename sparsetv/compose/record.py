@@ -22,6 +22,12 @@ MEMORY = "base.safetensors"
 _FORMAT = "sparsetv-directory"
 _VERSION = 1
 
+RECORD_BYTES = 1 << 26
+"""LIMITS 5: largest record."""
+
+RECORD_DEPTH = 6
+"""LIMITS 5: deepest nesting of a record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -112,8 +118,8 @@ def read_record(directory: Path) -> Record:
     check_stitched(directory)
     path, memory = directory / RECORD, directory / ROOM / MEMORY
     while True:
-        content = path.read_bytes()
-        fields = Fields(canonical.loads(content, what=str(path), depth=6), where=str(path))
+        content = _content(path)
+        fields = Fields(canonical.loads(content, what=str(path), depth=RECORD_DEPTH), where=str(path))
         if fields.text("format") != _FORMAT or fields.integer("version") > _VERSION:
             raise FormatError(f"{path}: not a {_FORMAT} of version {_VERSION}; update sparsetv")
         fields.text("sparsetv")
@@ -121,9 +127,17 @@ def read_record(directory: Path) -> Record:
         found = hashlib.sha256(memory.read_bytes()).hexdigest() if memory.is_file() else "no file"
         if found == record.memory_sha256:
             return record
-        if path.read_bytes() == content:  # else a writer put another directory in place meanwhile: look again
+        if _content(path) == content:  # else a writer put another directory in place meanwhile: look again
             break
     raise FormatError(f"{memory}: is not the file that {RECORD} names ({found[:12]}…); stitch again from the base")
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(RECORD_BYTES + 1)
+    if len(data) > RECORD_BYTES:
+        raise FormatError(f"{path}: more than {RECORD_BYTES} bytes; `sparsetv stitch` writes no such record")
+    return data
 
 
 def check_stitched(directory: Path) -> None:

@@ -13,6 +13,9 @@ from sparsetv.arrays import Bytes, Positions
 from sparsetv.errors import FormatError
 
 ESCAPE = 255
+LARGEST_SHIFT = 62
+"""gaps.md: most low bits that are split off."""
+
 _ROUND = 100  # a mean gap of 100 leaves room in a byte for gaps 2.5 times as long
 
 

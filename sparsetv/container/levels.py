@@ -18,7 +18,9 @@ MOST = 256
 """Most magnitudes of a piece."""
 
 WIDTHS = (1, 2, 4, 8)
-_LARGEST_MULTIPLE = 0xFFFF
+LARGEST_MULTIPLE = 0xFFFF
+"""levels.md, clause 1: largest magnitude in units."""
+
 _MANTISSA = 24
 
 
@@ -60,7 +62,7 @@ def _unit(magnitudes: Values) -> tuple[np.float32, NDArray[np.int64]] | None:
     whole <<= shift
     divisor = int(np.gcd.reduce(whole))
     multiples = whole // divisor
-    if int(multiples.max()) > _LARGEST_MULTIPLE:
+    if int(multiples.max()) > LARGEST_MULTIPLE:
         return None
     return np.float32(np.ldexp(float(divisor), int(powers.min()))), np.concatenate([zeros, multiples])
 
@@ -128,8 +130,8 @@ def _magnitudes(counts: list[int], frames: Frames, *, what: str) -> list[Values]
             continue
         own = steps[at : at + count]
         multiples = np.cumsum(own)
-        if int(multiples[-1]) > _LARGEST_MULTIPLE or not own[1:].all():
-            raise FormatError(f"{what}: the magnitudes of a piece do not rise within {_LARGEST_MULTIPLE} units")
+        if int(multiples[-1]) > LARGEST_MULTIPLE or not own[1:].all():
+            raise FormatError(f"{what}: the magnitudes of a piece do not rise within {LARGEST_MULTIPLE} units")
         products = multiples * np.float64(units[number])
         with np.errstate(over="ignore"):
             table = products.astype(np.float32)

@@ -13,6 +13,18 @@ MANIFEST_BYTES = 1 << 26
 MANIFEST_DEPTH = 12
 """SPEC 3.1: deepest nesting of the manifest."""
 
+NORM = 1e60
+"""SPEC 3.5: largest norm of a tensor."""
+
+CARRIED_BYTES = 1 << 40
+"""SPEC 3.7: largest carried file."""
+
+FRAME_BYTES = 1 << 48
+"""SPEC 4.3: longest frame of a block."""
+
+PROBE_SIDE = 1 << 24
+"""SPEC 8.1: most inputs of a probe, and most outputs of one input."""
+
 NAME_CHARS = 128
 """SPEC 6.2: longest task or file name."""
 

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from sparsetv.container.limits import BLOCK_ENTRIES_READ, TENSORS
+from sparsetv.container.limits import BLOCK_ENTRIES_READ, CARRIED_BYTES, FRAME_BYTES, NORM, PROBE_SIDE, TENSORS
 from sparsetv.container.manifest import FEATURES, Block, ExtraEntry, FileEntry, Manifest, Piece, ProbeEntry, Stream
 from sparsetv.container.manifest_json import row_count
 from sparsetv.container.names import check_component, check_file_name, check_tensor_name
@@ -14,8 +14,6 @@ from sparsetv.errors import FormatError
 from sparsetv.fingerprint import Fingerprint
 from sparsetv.task_vector import Budget, FineTuned, Norms, Recipe
 from sparsetv.wire.fields import Fields, as_hex, as_integer, as_list, as_number, as_shape, as_text
-
-_LARGEST_NORM = 1e60
 
 PARAMETERS = (
     *("shifts", "high_size", "bias", "corrections", "gap_size", "magnitudes"),
@@ -73,7 +71,9 @@ def _base(fields: Fields) -> Fingerprint:
     names, dtypes = fields.texts("names"), fields.texts("dtypes")
     shapes = tuple(as_shape(item, where="manifest.base.shapes") for item in fields.items("shapes"))
     tags = as_hex(fields.take("tags"), where="manifest.base.tags", digits=8 * len(names))
-    if len(names) > TENSORS or not len(names) == len(dtypes) == len(shapes):
+    if len(names) > TENSORS:
+        raise FormatError(f"manifest.base: {len(names)} tensors, limit {TENSORS}")
+    if not len(names) == len(dtypes) == len(shapes):
         raise FormatError(f"manifest.base: {len(names)} names, {len(dtypes)} dtypes, {len(shapes)} shapes")
     for name in names:
         check_tensor_name(name)
@@ -123,7 +123,7 @@ def _norms(fields: Fields, count: int) -> tuple[Norms, ...]:
     fields.done()
     if not len(l1) == len(l2) == count:
         raise FormatError(f"manifest.tensors: {len(l1)} and {len(l2)} norms for {count} tensors")
-    if max((*l1, *l2), default=0.0) > _LARGEST_NORM:
+    if max((*l1, *l2), default=0.0) > NORM:
         raise FormatError("manifest.tensors: a norm larger than any tensor can have")
     return tuple(Norms(*pair) for pair in zip(l1, l2, strict=True))
 
@@ -188,7 +188,7 @@ class _Cover:
 
 
 def _stream(fields: Fields) -> Stream:
-    codec, frames = fields.text("codec"), fields.integers("frames", most=1 << 48)
+    codec, frames = fields.text("codec"), fields.integers("frames", most=FRAME_BYTES)
     parameters = {key: fields.take(key) for key in PARAMETERS if fields.has(key)}
     fields.done()
     return Stream(codec, frames, parameters)
@@ -231,7 +231,7 @@ def _files(items: list[Any]) -> tuple[FileEntry, ...]:
     files = []
     for number, item in enumerate(items):
         fields = Fields(item, where=f"manifest.files[{number}]")
-        files.append(FileEntry(check_file_name(fields.text("name")), fields.integer("size", most=1 << 40)))
+        files.append(FileEntry(check_file_name(fields.text("name")), fields.integer("size", most=CARRIED_BYTES)))
         fields.done()
     names = [entry.name for entry in files]
     if names != sorted(names) or len({name.casefold() for name in names}) != len(names):
@@ -301,8 +301,8 @@ def _probe(value: Any) -> ProbeEntry | None:
     probe = ProbeEntry(
         kind=kind,
         seed=fields.integer("seed"),
-        count=fields.integer("count", most=1 << 24),
-        width=fields.integer("width", most=1 << 24),
+        count=fields.integer("count", most=PROBE_SIDE),
+        width=fields.integer("width", most=PROBE_SIDE),
         params=params,
         recorded=fields.text("outputs"),
         scale=fields.number("scale"),

@@ -14,7 +14,9 @@ from sparsetv.draws import LARGEST, drawn_positions, smallest_number
 from sparsetv.errors import FormatError
 
 _WHAT = "positions"
-_SEEDS = 1 << 63
+LARGEST_SEED = (1 << 63) - 1
+"""seeded.md: largest seed that a file can name."""
+
 _CLEARLY_LESS, _CLEARLY_MORE = 0.9, 1.1
 """Shares of the estimate beyond which only one codec is tried."""
 
@@ -29,7 +31,7 @@ def encode(pieces: Sequence[Positions], places: Sequence[Place], *, seed: int | 
         places: Where each piece lies.
         seed: What the mask was drawn from, where it was.
     """
-    drawn = None if seed is None or seed >= _SEEDS else _seeded(pieces, places, seed)
+    drawn = None if seed is None or seed > LARGEST_SEED else _seeded(pieces, places, seed)
     if drawn is not None:
         return drawn
     grids, share = cells.choose(list(pieces), places)
@@ -133,7 +135,7 @@ def _parameters(stream: Stream, pieces: int) -> dict[str, Any]:
         return _gap_parameters(stream, pieces)
     if stream.codec == "seeded":
         check_keys(stream, {"seed", "least"}, _WHAT)
-        integers([stream.parameters["seed"]], count=1, most=_SEEDS - 1, what=f"{_WHAT}: `seed`")
+        integers([stream.parameters["seed"]], count=1, most=LARGEST_SEED, what=f"{_WHAT}: `seed`")
         integers(stream.parameters["least"], count=pieces, most=LARGEST, what=f"{_WHAT}: `least`")
     elif stream.codec == "cells":
         check_keys(stream, {"row_classes", "column_classes", "high_sizes"}, _WHAT)
@@ -149,5 +151,5 @@ def _gap_parameters(stream: Stream, pieces: int) -> dict[str, Any]:
     size = stream.parameters.get("high_size")
     if stream.parameters.keys() != {"shifts", "high_size"} or type(size) is not int or not 0 <= size <= _SIZES:
         raise FormatError(f"{_WHAT}: codec `gaps` has the parameters `shifts` and `high_size`")
-    integers(stream.parameters["shifts"], count=pieces, most=62, what=f"{_WHAT}: `shifts`")
+    integers(stream.parameters["shifts"], count=pieces, most=gaps.LARGEST_SHIFT, what=f"{_WHAT}: `shifts`")
     return dict(stream.parameters)

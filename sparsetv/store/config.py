@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsetv import atomic
-from sparsetv.container.limits import MANIFEST_BYTES
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.store.base import StoreBase, base_from_json
 from sparsetv.store.layout import CONFIG, is_store, read_small, regular
@@ -13,7 +12,12 @@ from sparsetv.wire.fields import Fields
 
 _FORMAT = "sparsetv-store"
 _VERSION = 1
-_DEPTH = 6
+
+CONFIG_BYTES = 1 << 26
+"""LIMITS 5: largest file of this kind; it names every tensor of the base."""
+
+CONFIG_DEPTH = 6
+"""LIMITS 5: its deepest nesting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def read_config(root: Path) -> Config:
     check_store(root)
     path = regular(root, CONFIG)
     fields = Fields(
-        canonical.loads(read_small(path, most=MANIFEST_BYTES), what=str(path), depth=_DEPTH), where=str(path)
+        canonical.loads(read_small(path, most=CONFIG_BYTES), what=str(path), depth=CONFIG_DEPTH), where=str(path)
     )
     found = fields.text("format"), fields.integer("version")
     if found[0] != _FORMAT or not 1 <= found[1] <= _VERSION:

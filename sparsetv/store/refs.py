@@ -10,8 +10,11 @@ from sparsetv.store.layout import REF_SUFFIX, REFS, directory, is_name, read_sma
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields, as_hex
 
-_REF_BYTES = 1 << 12
-_DEPTH = 1
+REF_BYTES = 1 << 12
+"""LIMITS 5: largest ref."""
+
+REF_DEPTH = 1
+"""LIMITS 5: deepest nesting of a ref."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def read_ref(root: Path, name: str) -> Ref:
         FormatError: The ref is broken.
     """
     path = regular(root, *ref_parts(name))
-    fields = Fields(canonical.loads(read_small(path, most=_REF_BYTES), what=str(path), depth=_DEPTH), where=str(path))
+    fields = Fields(canonical.loads(read_small(path, most=REF_BYTES), what=str(path), depth=REF_DEPTH), where=str(path))
     previous = fields.take("previous")
     ref = Ref(
         name=fields.text("name"),

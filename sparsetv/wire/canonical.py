@@ -5,7 +5,8 @@ from typing import Any, NoReturn
 
 from sparsetv.errors import FormatError
 
-_DIGITS = 20  # 2**64 has 20 digits; longer integers are only there to slow a parser down
+INTEGER_DIGITS = 20
+"""SPEC 1.2, 3.1: most digits of an integer. 2**64 has 20; longer ones are only there to slow a parser down."""
 
 
 def dumps(value: Any, *, what: str = "value") -> bytes:
@@ -55,8 +56,8 @@ def _refuse(text: str, what: str) -> NoReturn:
 
 
 def _integer(text: str, what: str) -> int:
-    if len(text) > _DIGITS:
-        raise FormatError(f"{what}: integer of {len(text)} digits")
+    if len(text) > INTEGER_DIGITS:
+        raise FormatError(f"{what}: integer of {len(text)} digits, limit {INTEGER_DIGITS}")
     return int(text)
 
 

@@ -9,6 +9,14 @@ from sparsetv.errors import FormatError
 DIMENSIONS = 16
 """SPEC 3.5: most dimensions of a tensor."""
 
+ENTRIES = (1 << 62) - 1
+"""SPEC 3.5: most entries of a tensor; sums of two such numbers fit 64 bits."""
+
+VERSION_DIGITS = 5
+"""SPEC 9.1: most digits of each part of a version."""
+
+_VERSION = re.compile(rf"[0-9]{{1,{VERSION_DIGITS}}}\.[0-9]{{1,{VERSION_DIGITS}}}")
+
 
 class Fields:
     """A JSON object whose keys are taken one by one; `done` refuses what is left."""
@@ -127,9 +135,9 @@ def as_hex(value: Any, *, where: str, digits: int) -> str:
 
 
 def as_shape(value: Any, *, where: str) -> tuple[int, ...]:
-    """A list of dimensions whose product stays below 2**62."""
+    """A list of at most `DIMENSIONS` dimensions, of at most `ENTRIES` entries in all."""
     shape = tuple(as_integer(item, where=where) for item in as_list(value, where=where))
-    if len(shape) > DIMENSIONS or math.prod(shape) >= 1 << 62:
+    if len(shape) > DIMENSIONS or math.prod(shape) > ENTRIES:
         raise FormatError(f"{where}: shape {shape} is too large")
     return shape
 
@@ -145,7 +153,7 @@ def check_version(version: str, *, major: int, kind: str) -> str:
     Raises:
         FormatError: It is no version, or a newer one.
     """
-    if not re.fullmatch(r"[0-9]{1,5}\.[0-9]{1,5}", version):
+    if not _VERSION.fullmatch(version):
         raise FormatError(f"version {version!r} is not MAJOR.MINOR")
     if int(version.partition(".")[0]) > major:
         raise FormatError(f"{kind} {version}, this sparsetv reads up to {major}.x; update it")

@@ -17,6 +17,9 @@ from sparsetv.wire.fields import Fields, as_integer, as_shape, as_text
 HEADER_BYTES = 25_000_000
 """SPEC 1.2: largest safetensors header; the hub's parser refuses more."""
 
+HEADER_DEPTH = 4
+"""SPEC 1.2: deepest nesting of a header."""
+
 _MAGICS = (
     (b"version https://git-lfs", "a git-LFS pointer, not the file; fetch it with `git lfs pull`"),
     (b"# xet version", "a Xet pointer, not the file; fetch it with the hub's client"),
@@ -89,7 +92,7 @@ def parse_header(data: bytes, *, file_size: int | None, what: str) -> Header:
     Raises:
         FormatError: The header breaks the safetensors format or names an unknown dtype.
     """
-    value = canonical.loads(data[_PREFIX:].rstrip(b" "), what=f"{what}: header", depth=4)
+    value = canonical.loads(data[_PREFIX:].rstrip(b" "), what=f"{what}: header", depth=HEADER_DEPTH)
     if not isinstance(value, dict):
         raise FormatError(f"{what}: header is not an object")
     metadata = _metadata(value.pop("__metadata__", {}), what)
