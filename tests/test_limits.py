@@ -171,3 +171,16 @@ def test_what_a_reader_would_refuse_is_not_written(key: str, tmp_path: Path, mon
     with pytest.raises(getattr(errors, name), match=message) as caught:
         attempt(amount + 1, tmp_path)
     assert (type(caught.value).__name__, caught.value.exit_code) == (name, int(code))
+
+
+def test_a_file_beyond_the_limit_is_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LIMITED["archive.limits.FILE_BYTES"][3] == "left out, and told"
+    monkeypatch.setattr("sparsetv.archive.plan.FILE_BYTES", 10)
+    base, tuned = GOLDEN / "archives" / "base", tmp_path / "tuned"
+    shutil.copytree(base, tuned)
+    (tuned / "a.txt").write_bytes(bytes(10))
+    (tuned / "b.txt").write_bytes(bytes(11))
+    told: list[str] = []
+    summary = archive_to(tmp_path / "a.stv", base, tuned, note=told.append)
+    assert told == ["not archived: b.txt (11 bytes, limit 10)"]
+    assert [file["name"] for file in summary.files] == ["a.txt", "config.json", "model.safetensors"]
