@@ -1,5 +1,8 @@
 """What can go wrong, as a tree of exceptions; the command line turns each into an exit code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SparseTVError(Exception):
     """Base of every error that sparsetv raises on purpose."""
@@ -77,3 +80,14 @@ class VerifyError(SparseTVError):
 
 class ProbeError(SparseTVError):
     """A model that cannot be built or run, or a file without the probe that is asked for."""
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Put what to do behind the message of a FormatError that does not say it; a semicolon parts the two."""
+    try:
+        yield
+    except FormatError as error:
+        if ";" in str(error):
+            raise
+        raise FormatError(f"{error}; {advice}") from None

@@ -11,7 +11,7 @@ from sparsetv import atomic
 from sparsetv.arrays import Bytes, Positions
 from sparsetv.container.limits import TENSORS
 from sparsetv.container.names import check_tensor_name
-from sparsetv.errors import FormatError, NotFoundError, ShapeError
+from sparsetv.errors import FormatError, NotFoundError, ShapeError, advising
 from sparsetv.masks import Mask
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import as_shape, check_version
@@ -50,6 +50,7 @@ def write_mask(path: Path | str, mask: Mask, *, localizer: Mapping[str, object] 
     return atomic.write_file(Path(path), [encode_header(stored, metadata), *parts])
 
 
+@advising("make the mask again with `sparsetv localize`")
 def read_mask(path: Path | str, shapes: Shapes) -> Mask:
     """Read a mask file for the tensors of a scope.
 

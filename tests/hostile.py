@@ -14,7 +14,9 @@ import zstandard
 from click.testing import CliRunner, Result
 
 from sparsetv.cli import group
-from sparsetv.errors import SparseTVError
+from sparsetv.container.limits import Limits
+from sparsetv.container.reader import open_bytes
+from sparsetv.errors import LimitError, SparseTVError
 from sparsetv.jobs.options import PackOptions
 from sparsetv.jobs.pack import pack
 from sparsetv.localize.scope import Scope
@@ -231,6 +233,20 @@ def with_manifest(data: bytes, path: Sequence[str | int], value: Any) -> bytes:
         place = place[key]
     place[path[-1]] = value
     return put_together(parts)
+
+
+def least_budget(data: bytes) -> int:
+    """The smallest memory limit under which a task file is opened: the last of the needs that its reader names."""
+    limit = 1
+    while True:
+        try:
+            open_bytes(data, limits=Limits(limit))
+            return limit
+        except LimitError as error:
+            found = re.search(r"decoding needs up to (\d+) bytes, limit \d+; raise the limit", str(error))
+            assert found is not None
+            assert int(found[1]) > limit
+            limit = int(found[1])
 
 
 DIGEST = re.compile(r"content digest is (\w{64}), the manifest says")

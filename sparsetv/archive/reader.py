@@ -24,9 +24,11 @@ from sparsetv.arrays import Bytes
 from sparsetv.container.envelope import open_manifest
 from sparsetv.container.frames import decompress
 from sparsetv.container.limits import JSON_BYTES, Limits
-from sparsetv.errors import FormatError
+from sparsetv.errors import FormatError, advising
 from sparsetv.threads import in_order
 from sparsetv.wire.header import Entry, Header, header_size, parse_header
+
+_ADVICE = "fetch the archive again, or make it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Part:
     base: int | None
 
 
+@advising(_ADVICE)
 def open_bytes(data: bytes | memoryview, *, what: str = "archive") -> Opened:
     """Check header, manifest, data hash and the headers of weight files.
 
@@ -201,7 +204,8 @@ def _pieces(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) -> It
         yield decompress(frame, size=file.size, what=f"{opened.what}: {file.name}")
         return
     yield opened.headers[file.name][1]
-    yield from in_order(_chunk_jobs(opened, file, base))
+    with advising(_ADVICE):
+        yield from in_order(_chunk_jobs(opened, file, base))
 
 
 def _chunk_jobs(opened: Opened, file: FileEntry, base: Callable[[int], Bytes]) -> Iterator[Callable[[], Bytes]]:

@@ -18,12 +18,13 @@ from sparsetv.container.limits import JSON_BYTES, Limits
 from sparsetv.container.manifest import MAJOR, Block, Manifest
 from sparsetv.container.manifest_parse import from_json
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
-from sparsetv.errors import FormatError
+from sparsetv.errors import FormatError, advising
 from sparsetv.task_vector import Extra, Probe, SparseTaskVector
 from sparsetv.wire.fields import check_version
 from sparsetv.wire.header import Header, header_size, parse_header
 
 _THREADS = 2
+_ADVICE = "fetch the file again, or pack the task anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def open_bytes(data: bytes | memoryview, *, what: str = "task file", limits: Lim
         FormatError: Some clause of SPEC 1 to 3 does not hold.
         LimitError: Decoding it would pass `limits`.
     """
-    with _advising():
+    with advising(_ADVICE):
         return _open(memoryview(data), what, limits or Limits())
 
 
@@ -78,7 +79,7 @@ def decode(opened: Opened) -> SparseTaskVector:
     Raises:
         FormatError: A stream is not what the manifest says, or the content has another digest.
     """
-    with _advising():
+    with advising(_ADVICE):
         return _decode(opened)
 
 
@@ -112,17 +113,6 @@ def _naming(what: str) -> Iterator[None]:
         yield
     except FormatError as error:
         raise FormatError(f"{what}: {error}") from None
-
-
-@contextmanager
-def _advising() -> Iterator[None]:
-    """Put what to do behind the message of a FormatError that does not say it."""
-    try:
-        yield
-    except FormatError as error:
-        if ";" in str(error):
-            raise
-        raise FormatError(f"{error}; fetch the file again, or pack the task anew") from None
 
 
 def read_files(opened: Opened) -> dict[str, bytes]:
