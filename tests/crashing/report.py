@@ -24,6 +24,10 @@ no temporary file is left after it; after a command that ended well a power cut 
 
 _MODEL = """A power cut is modelled, not made: names are journalled in the order in which they changed, as ext4 and xfs
 do it, and of a file whose content was not synced since it changed there is what was there at its last sync.
+
+Where directories cannot be exchanged in one call, one that was set aside counts as the old one: the next command that
+changes it puts it back. A weight file that is mapped and then cut off by others ends the process (SIGBUS); that is a
+death like any other here.
 """
 
 
