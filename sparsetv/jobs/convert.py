@@ -59,6 +59,7 @@ def convert(source: str | Path, output: str | Path, *, progress: Progress | None
         for file in files:
             name = "model.safetensors" if len(files) == 1 else f"{file.stem}.safetensors"
             weight_map |= dict.fromkeys(_convert(file, directory / name, weight_map), name)
+            atomic.sync(directory / name)
             count(file.stat().st_size)
         if len(files) > 1:
             index = json.dumps({"metadata": {}, "weight_map": dict(sorted(weight_map.items()))}, indent=2) + "\n"
@@ -100,7 +101,6 @@ def _convert(source: Path, target: Path, before: Mapping[str, str]) -> list[str]
     if twice is not None:
         raise FormatError(f"{source}: tensor {twice} stands in another shard, too; fetch the checkpoint again")
     save_file(tensors, target, metadata={"format": "pt"})
-    atomic.sync(target)
     return list(tensors)
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from crashing.stage import OPTIONS, PLAIN, record, save_model
+from crashing.stage import OPTIONS, PLAIN, record, save_model, save_weights
 from crashing.state import content, content_or_aside, results, store_content, store_files
 from sparsetv.demo.folder import ensure
 from sparsetv.errors import UsageError
+from sparsetv.jobs import convert as conversion
 from sparsetv.jobs.analyze import overlap, where
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.localize import find_mask
@@ -121,6 +123,17 @@ def _model(room: Path) -> None:
     ensure(room / "model", {"seed": 1}, make=save_model)
 
 
+def _convert(room: Path) -> None:
+    """The weights come from torch, which is not loaded here; what is written is as long as a pickle's tensors."""
+    with patch.object(conversion, "_convert", save_weights):
+        conversion.convert(room / "pickled", room / "fresh")
+
+
+def _convert_again(room: Path) -> None:
+    if not (room / "fresh").exists():
+        _convert(room)
+
+
 SCENES = (
     _file("pack, new file", "pack", PAIR, "one.stv",
           lambda room: pack_to(room / "one.stv", *(room / name for name in PAIR), options=OPTIONS)),
@@ -156,6 +169,7 @@ SCENES = (
     _change("add a task, no links", lambda room: add(room / "out", [room / "local.stv"]), "links"),
     _change("remove a task", lambda room: remove(room / "out", ["one"])),
     _change("remove all tasks", lambda room: remove(room / "out", ["*"])),
+    Scene("convert", "convert", ("pickled",), "fresh", _convert, 9, _convert_again),
     Scene("restore", "restore", ("base", "one.archive"), "back", _restore, 12, _restore_again),
     _store("init", ("one.stv",), 8, lambda room: Store.init(room / "new")),
     _store("add the first", ("empty", "one.stv"), 14, lambda room: Store.open(room / "empty").add(room / "one.stv")),
