@@ -84,7 +84,7 @@ DAMAGES: list[tuple[Damage, str]] = [
     (lambda path: spoil_record(path, replaced=["../secret"]), "'../secret' is not a portable path component"),
     (lambda path: spoil_record(path, added=["/etc/passwd"]), "is not a portable path component"),
     (lambda path: spoil_record(path, prefix=["a"]), "prefix: expected two strings"),
-    (lambda path: spoil_record(path, scale=[1]), "scale: expected a name or a number"),
+    (lambda path: spoil_record(path, scale=[1]), "scale: expected a finite number"),
     (lambda path: spoil_record(path, surprise=1), "unknown key 'surprise'"),
     (lambda path: spoil_record(path, memory_sha256="0" * 64), "is not the file that sparsetv.json names"),
     (lambda path: (path / "sparsetv" / "base.safetensors").unlink(), "is not the file that sparsetv.json names"),

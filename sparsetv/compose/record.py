@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -12,7 +13,7 @@ from sparsetv.container.names import check_component
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.rules import RULES, Rule
 from sparsetv.wire import canonical
-from sparsetv.wire.fields import Fields, as_number
+from sparsetv.wire.fields import Fields, as_number, as_text
 
 RECORD = "sparsetv.json"
 ROOM = "sparsetv"
@@ -147,9 +148,6 @@ def check_stitched(directory: Path) -> None:
 
 
 def _parse(fields: Fields) -> Record:
-    scale = fields.take("scale")
-    if type(scale) not in (str, int, float):
-        raise FormatError(f"{fields.where}.scale: expected a name or a number")
     prefix = fields.texts("prefix")
     if len(prefix) != 2:
         raise FormatError(f"{fields.where}.prefix: expected two strings")
@@ -158,7 +156,7 @@ def _parse(fields: Fields) -> Record:
         repo=fields.optional_text("repo"),
         commit=fields.optional_text("commit"),
         rule=_known_rule(fields),
-        scale=scale,
+        scale=_asked_scale(fields),
         members=tuple(_member(item, fields.where) for item in fields.items("members")),
         prefix=(prefix[0], prefix[1]),
         replaced=_components(fields, "replaced"),
@@ -170,6 +168,19 @@ def _parse(fields: Fields) -> Record:
     )
     fields.done()
     return record
+
+
+def _asked_scale(fields: Fields) -> str | float:
+    scale, where = fields.take("scale"), f"{fields.where}.scale"
+    return as_text(scale, where=where) if isinstance(scale, str) else _finite(scale, where)
+
+
+def _finite(value: Any, where: str) -> float:
+    """A finite number of either sign, as it stands."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise FormatError(f"{where}: expected a finite number, found {str(value)[:20]}")
+    number: float = value
+    return number
 
 
 def _known_rule(fields: Fields) -> str:
@@ -202,9 +213,7 @@ def _inside(name: str, where: str) -> str:
 
 def _member(value: Any, where: str) -> Member:
     fields = Fields(value, where=f"{where}.members")
-    weight, scale = fields.take("weight"), fields.take("scale")
-    if any(type(number) not in (int, float) for number in (weight, scale)):
-        raise FormatError(f"{fields.where}: weight and scale are numbers")
+    weight, scale = (_finite(fields.take(key), f"{fields.where}.{key}") for key in ("weight", "scale"))
     member = Member(
         name=check_component(fields.text("name"), what="task name"),
         digest=fields.digest("digest"),

@@ -103,10 +103,17 @@ class Memory:
         }
 
     def saved(self, name: str) -> tuple[Positions, Bits] | None:
-        """Touched positions of a tensor and the base's bits there."""
-        if f"positions.{name}" not in self.file:
+        """Touched positions of a tensor and the base's bits there.
+
+        Raises:
+            FormatError: The positions are no integers, or there are no bits.
+        """
+        positions, bits = f"positions.{name}", f"bits.{name}"
+        if positions not in self.file:
             return None
-        return self.file.bits(f"positions.{name}").view(np.int64), self.file.bits(f"bits.{name}")
+        if self.file.dtype(positions) != "I64" or bits not in self.file:
+            raise FormatError(f"{self.file.source}: saved values of {name} are not I64 positions and bits")
+        return self.file.bits(positions).view(np.int64), self.file.bits(bits)
 
     def under(self, merged: Standing, name: str, dtype: str) -> Standing:
         """The base's tensor under the merged one: where that stands, but for what tasks touched.

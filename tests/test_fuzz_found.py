@@ -1,0 +1,56 @@
+"""What fuzzing found, each in its smallest form: it stays mended."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hostile import make_pair, pack_to, safetensors
+
+from sparsetv.compose.directory import open_stitched
+from sparsetv.compose.record import MEMORY, RECORD, ROOM
+from sparsetv.errors import FormatError
+from sparsetv.jobs.stitch import stitch
+
+pytestmark = pytest.mark.usefixtures("no_sync")
+
+
+@pytest.fixture
+def stitched(tmp_path: Path) -> Path:
+    pair = make_pair(tmp_path)
+    stitch(pair.base, [pack_to(tmp_path / "task.stv", pair.base, pair.tuned, name="task")], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def spoil(path: Path, **changes: Any) -> None:
+    value = json.loads((path / RECORD).read_text())
+    (path / RECORD).write_text(json.dumps({**value, **changes}).replace('"1e999"', "1e999"))
+
+
+@pytest.mark.parametrize("bits", [{}, {"bits.a": np.zeros(1, np.float32)}])
+def test_saved_positions_without_bits_are_refused(stitched: Path, bits: dict[str, Any]) -> None:
+    """Was a KeyError: an undo file under a repaired hash need not hold what `stitch` put into it."""
+    positions = np.zeros(1, np.float64 if bits else np.int64)
+    undo = safetensors({"positions.a": positions, **bits})
+    (stitched / ROOM / MEMORY).write_bytes(undo)
+    spoil(stitched, memory_sha256=hashlib.sha256(undo).hexdigest())
+    with pytest.raises(FormatError, match="saved values of a are not I64 positions and bits"):
+        open_stitched(stitched).memory.saved("a")
+
+
+def test_a_scale_that_is_no_text_is_refused(stitched: Path) -> None:
+    """Was read, and a UnicodeEncodeError when the record was written again."""
+    spoil(stitched, scale="\ud800")
+    with pytest.raises(FormatError, match="scale: a lone surrogate is no text"):
+        open_stitched(stitched)
+
+
+@pytest.mark.parametrize("key", ["weight", "scale"])
+def test_an_infinite_number_of_a_member_is_refused(stitched: Path, key: str) -> None:
+    """Was read: 1e999 is JSON, and infinite. What was then written was refused."""
+    [member] = json.loads((stitched / RECORD).read_text())["members"]
+    spoil(stitched, members=[{**member, key: "1e999"}])
+    with pytest.raises(FormatError, match=rf"members.{key}: expected a finite number, found inf"):
+        open_stitched(stitched)
