@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import MEMORY, RECORD, ROOM
 from sparsetv.errors import FormatError
 from sparsetv.jobs.stitch import stitch
+from sparsetv.store.config import read_config
+from sparsetv.store.library import Library
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -54,3 +57,14 @@ def test_an_infinite_number_of_a_member_is_refused(stitched: Path, key: str) -> 
     spoil(stitched, members=[{**member, key: "1e999"}])
     with pytest.raises(FormatError, match=rf"members.{key}: expected a finite number, found inf"):
         open_stitched(stitched)
+
+
+def test_a_small_store_file_takes_little_memory(tmp_path: Path) -> None:
+    """Was 64 MiB for every opening: the largest size allowed was set aside before anything was read."""
+    root = Library.create(tmp_path / "store").root
+    tracemalloc.start()
+    try:
+        read_config(root)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
