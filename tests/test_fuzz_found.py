@@ -14,6 +14,7 @@ from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import MEMORY, RECORD, ROOM
 from sparsetv.errors import FormatError
 from sparsetv.jobs.stitch import stitch
+from sparsetv.maskfile import read_mask
 from sparsetv.store.config import read_config
 from sparsetv.store.library import Library
 
@@ -68,3 +69,11 @@ def test_a_small_store_file_takes_little_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_positions_of_a_mask_that_wrap_are_refused(tmp_path: Path) -> None:
+    """Was read: the last position is negative, and its distance from the one before, as a 64-bit integer, is not."""
+    kept = np.array([0, 2**62, -(2**62) - 1], np.int64)
+    (tmp_path / "mask").write_bytes(safetensors({"a": kept}, {"format": "sparsetv-mask", "version": "1.0"}))
+    with pytest.raises(FormatError, match=r"a: positions do not increase within 0 to 23"):
+        read_mask(tmp_path / "mask", {"a": (4, 6)})
