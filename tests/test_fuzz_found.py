@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hostile import make_pair, pack_to, safetensors
 
+from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import MEMORY, RECORD, ROOM
 from sparsetv.errors import FormatError
@@ -77,3 +78,19 @@ def test_positions_of_a_mask_that_wrap_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mask").write_bytes(safetensors({"a": kept}, {"format": "sparsetv-mask", "version": "1.0"}))
     with pytest.raises(FormatError, match=r"a: positions do not increase within 0 to 23"):
         read_mask(tmp_path / "mask", {"a": (4, 6)})
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2000 + "x"], ids=["part", "path"])
+def test_a_shard_of_a_name_that_no_system_has_is_refused(tmp_path: Path, name: str) -> None:
+    """Was an OSError that did not say what names it."""
+    index = {"weight_map": {"a": f"{name}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=r"a names shard 'x.{118}; a shard is a .safetensors file in this directory"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_file_of_a_name_that_no_system_has_is_refused(stitched: Path) -> None:
+    """Was an OSError when the base was opened."""
+    spoil(stitched, files=["x" * 300])
+    with pytest.raises(FormatError, match="leaves the directory, or is too long"):
+        open_stitched(stitched)

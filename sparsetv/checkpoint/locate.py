@@ -17,6 +17,12 @@ INDEX_BYTES = 10 << 20
 INDEX_DEPTH = 6
 """LIMITS 5: deepest nesting of a shard index."""
 
+_PART_BYTES, _PATH_BYTES = 255, 2048
+"""Longest part of a path, and longest path below a checkpoint's directory, that file systems look up."""
+
+_SHOWN = 120
+"""Characters of a name that a message shows."""
+
 INDEX_NAME = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]+)?$")
@@ -135,7 +141,8 @@ def read_index(path: Path) -> dict[str, str]:
     weight_map = read_map(path)
     for name, shard in weight_map.items():
         if not is_plain_shard(shard):
-            raise FormatError(f"{path}: {name} names shard {shard!r}; a shard is a .safetensors file in this directory")
+            named = f"{name[:_SHOWN]} names shard {repr(shard)[:_SHOWN]}"
+            raise FormatError(f"{path}: {named}; a shard is a .safetensors file in this directory")
     return weight_map
 
 
@@ -154,15 +161,25 @@ def read_map(path: Path) -> dict[str, str]:
         raise FormatError(f"{path}: no `weight_map` object; fetch it again")
     for name, shard in weight_map.items():
         if not isinstance(shard, str):
-            raise FormatError(f"{path}: {name} names shard {shard!r}, which is no text; fetch it again")
+            named = f"{name[:_SHOWN]} names shard {repr(shard)[:_SHOWN]}"
+            raise FormatError(f"{path}: {named}, which is no text; fetch it again")
     return weight_map
 
 
 def is_plain_shard(shard: str) -> bool:
     """Whether a weight file's name stays inside its directory on every system."""
-    parts = PureWindowsPath(shard)
-    plain = not parts.drive and not parts.root and ".." not in parts.parts and "\0" not in shard
-    return plain and shard.endswith(".safetensors")
+    return stays_inside(shard) and shard.endswith(".safetensors")
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a path stays inside the directory that it is relative to, and is one that every system can look up."""
+    path = PureWindowsPath(name)
+    inside = bool(path.parts) and not path.drive and not path.root and ".." not in path.parts and "\0" not in name
+    return inside and _bytes(name) <= _PATH_BYTES and max(map(_bytes, path.parts)) <= _PART_BYTES
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _shard(directory: Path, name: str) -> Path:

@@ -5,10 +5,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from sparsetv import __version__
+from sparsetv.checkpoint.locate import stays_inside
 from sparsetv.container.names import check_component
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.rules import RULES, Rule
@@ -205,9 +206,8 @@ def _components(fields: Fields, key: str) -> tuple[str, ...]:
 
 def _inside(name: str, where: str) -> str:
     """A relative path that stays inside the directory."""
-    path = PureWindowsPath(name)
-    if path.drive or path.root or ".." in path.parts or "\0" in name or not path.parts:
-        raise FormatError(f"{where}: {name!r} leaves the directory")
+    if not stays_inside(name):
+        raise FormatError(f"{where}: {name[:120]!r} leaves the directory, or is too long")
     return name
 
 
