@@ -1,6 +1,5 @@
 """Broken and hostile archives: golden files, every flipped bit, mutated chunks with repaired hashes (ARCHIVE)."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zstandard
 from click.testing import CliRunner
+from fuzz.archive_parts import put_together, take_apart
 from helpers import tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,30 +136,6 @@ def test_a_chunk_takes_bounded_memory(dtype: str, step: int) -> None:
     used = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert used < 64 * CHUNK_ELEMENTS
-
-
-def take_apart(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Manifest and data of an archive."""
-    size = int.from_bytes(data[:8], "little")
-    start, stop = json.loads(data[8 : 8 + size])["__sparsetv__"]["data_offsets"]
-    frame = data[8 + size + start : 8 + size + stop]
-    return json.loads(zstandard.ZstdDecompressor().decompress(frame)), data[8 + size : 8 + size + start]
-
-
-def put_together(manifest: dict[str, Any], data: bytes) -> bytes:
-    """An archive whose hashes and header fit its manifest."""
-    manifest = {**manifest, "data_sha256": hashlib.sha256(data).hexdigest()}
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    frame = zstandard.ZstdCompressor(write_checksum=True, write_content_size=True).compress(text)
-    digest = hashlib.sha256(frame).hexdigest()
-    ends = [len(data), len(data) + len(frame)]
-    header = {
-        "__metadata__": {"format": "sparsetv-archive", "manifest_sha256": digest, "version": "1.0"},
-        "sparsetv.data": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]},
-        "__sparsetv__": {"dtype": "U8", "shape": [len(frame)], "data_offsets": ends},
-    }
-    raw = json.dumps(header, separators=(",", ":")).encode().ljust(504)
-    return len(raw).to_bytes(8, "little") + raw + data + frame
 
 
 @each_valid_file

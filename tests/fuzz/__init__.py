@@ -1,0 +1,1 @@
+"""Fuzzing: mutated input of every kind that the package reads, and what it may do with it."""
