@@ -2,18 +2,37 @@
 
 import hashlib
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hostile import make_pair, pack_to, safetensors
+from fuzz.archive_parts import put_together as together
+from fuzz.archive_parts import take_apart as apart
+from fuzz.seeds import GOLDEN
+from hostile import (
+    Parts,
+    base_tensors,
+    checkpoint,
+    frame,
+    framed,
+    make_pair,
+    pack_to,
+    put_together,
+    safetensors,
+    take_apart,
+)
 
+from sparsetv.archive.reader import open_bytes as open_archive_bytes
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import MEMORY, RECORD, ROOM
-from sparsetv.errors import FormatError
+from sparsetv.container.envelope import seal_manifest
+from sparsetv.container.reader import open_bytes
+from sparsetv.errors import FormatError, LimitError
+from sparsetv.jobs.archive import archive_to
 from sparsetv.jobs.stitch import stitch
 from sparsetv.maskfile import read_mask
 from sparsetv.store.config import read_config
@@ -94,3 +113,67 @@ def test_a_file_of_a_name_that_no_system_has_is_refused(stitched: Path) -> None:
     spoil(stitched, files=["x" * 300])
     with pytest.raises(FormatError, match="leaves the directory, or is too long"):
         open_stitched(stitched)
+
+
+def test_a_small_file_with_a_long_manifest_is_refused() -> None:
+    """Was parsed: 7 kB of zstd held 64 MiB of empty lists, and took 11 seconds."""
+    parts = take_apart((GOLDEN / "valid" / "minimal.stv").read_bytes())
+    data = put_together(parts, text=b"[" + b"[]," * (1 << 20) + b"[]]")
+    with pytest.raises(FormatError, match=r"manifest of 3145732 bytes in a frame of \d+, which may hold \d+"):
+        open_bytes(data)
+
+
+def test_no_manifest_is_written_that_no_reader_reads() -> None:
+    with pytest.raises(LimitError, match=r"the manifest would take 2000007 bytes in a frame of \d+, limit 128 to 1"):
+        seal_manifest({"": "x" * 2_000_000})
+    noise = np.random.default_rng(0).bytes(600_000).hex()
+    frame, value = seal_manifest({"": noise})
+    assert value == {"": noise}
+    assert len(frame) > 600_000
+
+
+def test_a_small_archive_with_a_long_header_is_refused() -> None:
+    """Each weight file's header was parsed, up to 25 MB of it."""
+    manifest, data = apart((GOLDEN / "archives" / "same.stv").read_bytes())
+    [file] = [file for file in manifest["files"] if file["kind"] == "weights"]
+    stored = file["header"][1]
+    header = frame(b" " * (2 << 20))
+    file["header"] = [2 << 20, len(header)]
+    with pytest.raises(FormatError, match=r"header of 2097152 bytes in a frame of \d+, which may hold \d+"):
+        open_archive_bytes(together(manifest, header + data[stored:]))
+
+
+def test_no_header_is_archived_that_no_reader_reads(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base", base_tensors())
+    tuned = shutil.copytree(base, tmp_path / "tuned")
+    data = (base / "model.safetensors").read_bytes()
+    size = 8 + int.from_bytes(data[:8], "little")
+    (tuned / "model.safetensors").write_bytes(framed(data[8:size] + b" " * (2 << 20), data[size:]))
+    with pytest.raises(LimitError, match=r"model.safetensors: a header of \d+ bytes that says next to nothing"):
+        archive_to(tmp_path / "a.stv", base, tuned)
+    assert not (tmp_path / "a.stv").exists()
+
+
+@pytest.mark.parametrize(("blocks", "refused"), [(2, False), (3, True)])
+def test_entries_drawn_by_all_blocks_count(blocks: int, *, refused: bool) -> None:
+    """Was limited per block: the more blocks, the longer it took, in the same memory."""
+    rows = 3
+    parts = take_apart((GOLDEN / "valid" / "minimal.stv").read_bytes())
+    manifest = parts.manifest
+    manifest["base"] |= {"names": ["a"], "dtypes": ["F32"], "shapes": [[rows * blocks, 1 << 30]], "tags": "0" * 8}
+    manifest |= {"scope": [[0, 1]], "tensors": {"l1": [1.0], "l2": [1.0]}, "version": "1.1"}
+    manifest["features"]["required"] = ["seeded"]
+    signs = frame(b"\0")
+    manifest["blocks"] = [
+        {
+            "pieces": [[0, rows, 1]],
+            "positions": {"codec": "seeded", "frames": [], "seed": 1, "least": [(1 << 24) - 1]},
+            "values": {"codec": "sign", "frames": [len(signs)], "magnitudes": [1.0]},
+        }
+    ] * blocks
+    data = put_together(Parts(manifest, {"sparsetv.values": signs * blocks}, "1.1"))
+    if refused:
+        with pytest.raises(LimitError, match=f"decoding needs up to {9 << 30} bytes"):
+            open_bytes(data)
+    else:
+        open_bytes(data)

@@ -44,6 +44,8 @@ def _text() -> Iterator[Case]:
     yield swap("not_utf8", "a byte 0xff", "manifest: not UTF-8", b'"golden"', b'"golden\xff"')
     yield text("list", "not an object", "expected an object", lambda text: b"[" + text + b"]")
     yield text("deep", "lists nested 100,000 deep", "nested", always(b"[" * 100_000 + b"]" * 100_000))
+    two_mebibytes = always(b"[" + b"0," * (1 << 20) + b"0]")
+    yield text("of_two_mebibytes", "far longer than its frame", "2097155 bytes in a frame of", two_mebibytes)
     thirteen: object = 1
     for _ in range(12):
         thirteen = [thirteen]

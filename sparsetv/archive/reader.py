@@ -22,7 +22,7 @@ from sparsetv.archive.manifest import (
 )
 from sparsetv.arrays import Bytes
 from sparsetv.container.envelope import open_manifest
-from sparsetv.container.frames import decompress
+from sparsetv.container.frames import check_text, decompress
 from sparsetv.container.limits import JSON_BYTES, Limits
 from sparsetv.errors import FormatError, advising
 from sparsetv.threads import in_order
@@ -131,7 +131,9 @@ def _headers(manifest: Manifest, data: memoryview, starts: dict[str, int]) -> di
         if file.kind != "weights":
             continue
         start, (size, stored) = starts[file.name], file.header
-        raw = decompress(data[start : start + stored], size=size, what=f"{file.name}: header").tobytes()
+        frame, what = data[start : start + stored], f"{file.name}: header"
+        check_text(frame, size=size, what=what)
+        raw = decompress(frame, size=size, what=what).tobytes()
         if header_size(raw[:32], file_size=file.size, what=file.name) != size:
             raise FormatError(f"{file.name}: its header is not of the {size} bytes that the manifest says")
         header = parse_header(raw, file_size=file.size, what=file.name)

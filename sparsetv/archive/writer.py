@@ -14,7 +14,7 @@ from sparsetv.archive.manifest import VERSION, BaseTensor, FileEntry, Manifest, 
 from sparsetv.archive.plan import OtherPlan, Plan, TensorPlan, WeightsPlan
 from sparsetv.arrays import Bytes
 from sparsetv.container.envelope import seal_manifest
-from sparsetv.container.frames import compress, compress_hard
+from sparsetv.container.frames import compress, compress_hard, longest_text
 from sparsetv.errors import LimitError
 from sparsetv.fingerprint import TensorIdentity
 from sparsetv.threads import in_order
@@ -87,6 +87,8 @@ class Writer:
         whole = hashlib.sha256(file.header)
         size = len(file.header)
         frame = compress_hard(file.header)
+        if size > longest_text(len(frame)):
+            raise LimitError(f"{file.name}: a header of {size} bytes that says next to nothing; save the file again")
         yield self._put(frame)
         sizes: list[list[int]] = [[] for _ in file.tensors]
         for number, raw, coded in in_order(self._jobs(file)):

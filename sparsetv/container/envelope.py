@@ -3,8 +3,8 @@
 import hashlib
 from typing import Any
 
-from sparsetv.container.frames import compress_hard, content_size, decompress
-from sparsetv.container.limits import JSON_BYTES, MANIFEST_BYTES, MANIFEST_DEPTH, Limits
+from sparsetv.container.frames import check_text, compress_hard, content_size, decompress, longest_text
+from sparsetv.container.limits import JSON_BYTES, MANIFEST_BYTES, MANIFEST_DEPTH, TEXT_RATIO, Limits
 from sparsetv.errors import FormatError, LimitError
 from sparsetv.wire import canonical
 
@@ -18,7 +18,12 @@ def seal_manifest(value: dict[str, Any]) -> tuple[bytes, Any]:
     text = canonical.dumps(value)
     if len(text) > MANIFEST_BYTES:
         raise LimitError(f"the manifest would take {len(text)} bytes, limit {MANIFEST_BYTES}")
-    return compress_hard(text), canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH)
+    frame = compress_hard(text)
+    if len(text) > longest_text(len(frame)):
+        raise LimitError(
+            f"the manifest would take {len(text)} bytes in a frame of {len(frame)}, limit {TEXT_RATIO} to 1"
+        )
+    return frame, canonical.loads(text, what="manifest", depth=MANIFEST_DEPTH)
 
 
 def open_manifest(
@@ -42,6 +47,7 @@ def open_manifest(
     size = content_size(frame, what=f"{what}: manifest")
     if not 0 < size <= MANIFEST_BYTES:
         raise FormatError(f"{what}: manifest of {size} bytes, limit {MANIFEST_BYTES}")
+    check_text(frame, size=size, what=f"{what}: manifest")
     (limits or Limits()).allow(JSON_BYTES * (header_bytes + size), what=what)
     text = decompress(frame, size=size, what=f"{what}: manifest").tobytes()
     value = canonical.loads(text, what=f"{what}: manifest", depth=MANIFEST_DEPTH)

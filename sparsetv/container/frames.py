@@ -4,7 +4,7 @@ import numpy as np
 import zstandard
 
 from sparsetv.arrays import Bytes
-from sparsetv.container.limits import WINDOW_BYTES
+from sparsetv.container.limits import TEXT_FREE, TEXT_RATIO, WINDOW_BYTES
 from sparsetv.errors import FormatError
 
 _SMALL = 1 << 17  # at or below this size a slow level costs milliseconds
@@ -59,6 +59,22 @@ def decompress(frame: bytes | memoryview, *, size: int, what: str) -> Bytes:
     if len(content) != size:
         raise FormatError(f"{what}: frame holds {len(content)} bytes, expected {size}")
     return np.frombuffer(content, np.uint8)
+
+
+def longest_text(frame_bytes: int) -> int:
+    """Most bytes of JSON that a frame of some length may hold (SPEC 3.1)."""
+    return TEXT_FREE + TEXT_RATIO * frame_bytes
+
+
+def check_text(frame: bytes | memoryview, *, size: int, what: str) -> None:
+    """Refuse a frame whose JSON takes far longer to parse than to send.
+
+    Raises:
+        FormatError: `size` bytes are more than such a frame may hold.
+    """
+    most = longest_text(len(frame))
+    if size > most:
+        raise FormatError(f"{what} of {size} bytes in a frame of {len(frame)}, which may hold {most}")
 
 
 def content_size(frame: bytes | memoryview, *, what: str) -> int:

@@ -13,6 +13,12 @@ MANIFEST_BYTES = 1 << 26
 MANIFEST_DEPTH = 12
 """SPEC 3.1: deepest nesting of the manifest."""
 
+TEXT_FREE = 1 << 20
+"""SPEC 3.1: bytes of JSON that a frame of any length may hold."""
+
+TEXT_RATIO = 128
+"""SPEC 3.1: further bytes of JSON for each byte of the frame."""
+
 NORM = 1e60
 """SPEC 3.5: largest norm of a tensor."""
 

@@ -121,12 +121,17 @@ def decoded_bytes(block: Block, places: Sequence[Place]) -> int:
     """
     parameters = _parameters(block.positions, len(places))
     if block.positions.codec == "seeded":
-        return sum(place.entries for place in places if place.nnz) + (1 << 24)
+        return drawn_entries(block, places) + (1 << 24)
     if block.positions.codec == "cells":
         header = cells.Header(**parameters)
         return 9 * sum(header.high_sizes) + cells.decoded_bytes(header, places)
     lows = (place.nnz * shift for place, shift in zip(places, parameters["shifts"], strict=True))
     return int(parameters["high_size"]) * 9 + 17 * max(lows, default=0)
+
+
+def drawn_entries(block: Block, places: Sequence[Place]) -> int:
+    """Entries whose numbers decoding a block draws."""
+    return sum(place.entries for place in places if place.nnz) if block.positions.codec == "seeded" else 0
 
 
 def _parameters(stream: Stream, pieces: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sparsetv.container.frames import content_size, decompress
 from sparsetv.container.limits import JSON_BYTES, Limits
 from sparsetv.container.manifest import MAJOR, Block, Manifest
 from sparsetv.container.manifest_parse import from_json
+from sparsetv.container.positions import drawn_entries
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
 from sparsetv.errors import FormatError, advising
 from sparsetv.task_vector import Extra, Probe, SparseTaskVector
@@ -168,7 +169,8 @@ def _check_payload(manifest: Manifest, parts: dict[str, memoryview], what: str) 
 def _check_budget(manifest: Manifest, need: int, limits: Limits, what: str) -> None:
     with _naming(what):
         scope = Scoped.of([manifest.base.shapes[index] for index in manifest.scope])
-        need += 32 * manifest.nnz + max((decoded_bytes(b, scope) for b in manifest.blocks), default=0) * _THREADS
+        decoding = 32 * manifest.nnz + max((decoded_bytes(b, scope) for b in manifest.blocks), default=0) * _THREADS
+        need += max(decoding, sum(drawn_entries(block, scope.places(block)) for block in manifest.blocks))
     limits.allow(need + sum(entry.size for entry in manifest.files), what=what)
 
 
