@@ -16,6 +16,7 @@ from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.errors import FormatError, LimitError
 
+_FACTORS = (2, 3, 100, 1 << 10, 1 << 16, 1 << 20, 1 << 40)
 _ROOTS = ((), (), ("blocks",), ("blocks",), ("extras",), ("base",), ("scope",))
 
 
@@ -68,8 +69,20 @@ def _change_frame(source: random.Random, parts: Parts) -> None:
     parts.stored[f"sparsetv.{key}"] = data[:start] + new + data[stop:]
 
 
+def _grow(source: random.Random, parts: Parts) -> None:
+    """A tensor of the scope far larger, with as many kept entries."""
+    try:
+        runs = parts.manifest["scope"]
+        index = source.choice([first + number for first, count in runs for number in range(min(count, 100))])
+        shape = parts.manifest["base"]["shapes"][index]
+        axis = source.randrange(len(shape))
+        shape[axis] = int(shape[axis]) * source.choice(_FACTORS)
+    except (KeyError, TypeError, IndexError, ValueError):  # an earlier change left no such tensor, or it has one entry
+        return
+
+
 _CHANGES: tuple[Callable[[random.Random, Parts], None], ...] = (
-    *[_change_manifest_value] * 3, _change_manifest_keys, _change_stored, _change_tensors, *[_change_frame] * 2,
+    *[_change_manifest_value] * 3, _change_manifest_keys, _change_stored, _change_tensors, *[_change_frame] * 2, _grow,
 )  # fmt: skip
 
 
