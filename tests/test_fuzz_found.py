@@ -177,3 +177,11 @@ def test_entries_drawn_by_all_blocks_count(blocks: int, *, refused: bool) -> Non
             open_bytes(data)
     else:
         open_bytes(data)
+
+
+def test_an_integer_of_minus_0_is_refused(tmp_path: Path) -> None:
+    """Was read as 0; no other reader of safetensors takes it."""
+    header = b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'
+    (tmp_path / "a.safetensors").write_bytes(framed(header))
+    with pytest.raises(FormatError, match="header: -0 is no integer"):
+        open_checkpoint(tmp_path / "a.safetensors")

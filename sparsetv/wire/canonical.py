@@ -58,6 +58,8 @@ def _refuse(text: str, what: str) -> NoReturn:
 def _integer(text: str, what: str) -> int:
     if len(text) > INTEGER_DIGITS:
         raise FormatError(f"{what}: integer of {len(text)} digits, limit {INTEGER_DIGITS}")
+    if text == "-0":
+        raise FormatError(f"{what}: -0 is no integer")
     return int(text)
 
 
