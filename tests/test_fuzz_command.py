@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from fuzz import batch
 from fuzz.batch import run_batch
+from fuzz.findings import FINDINGS
+from fuzz.guided import figures
 from fuzz.jobs import isolated, plan
 from fuzz.merge import merged, table
+from fuzz.report import REPORT, RESULTS, report
 from fuzz.target import Outcome, Target, slack
 from fuzz.targets import TARGETS
 from fuzz.watch import HangError, alarm, place
@@ -141,3 +144,24 @@ def test_a_plan_shares_files_out() -> None:
     assert {job.target for job in jobs} == TARGETS.keys()
     assert sum(job.count for job in jobs) == 20_000
     assert [job.first for job in jobs if job.target == "task"] == [100, 5100]
+
+
+# The report.
+
+
+def test_the_report_is_that_of_the_results() -> None:
+    assert REPORT.read_text("utf-8") == report(RESULTS.read_text("utf-8"))
+
+
+def test_every_finding_has_its_test() -> None:
+    text = (ROOT / "tests" / "test_fuzz_found.py").read_text("utf-8")
+    assert [item.test for item in FINDINGS if f"def {item.test}(" not in text] == []
+    assert {item.target for item in FINDINGS} <= TARGETS.keys()
+
+
+def test_figures_of_the_guided_fuzzer_are_read_from_its_log() -> None:
+    log = "#2\tINITED cov: 30 ft: 40 corp: 3/9b\n#9\tNEW    cov: 35 ft: 50 corp: 4/12b\nDone 9 runs in 2 second(s)\n"
+    found = {"runs": 9, "seconds": 2, "covered_first": 30, "covered": 35, "features": 50, "corpus": 4}
+    assert figures(log) == found
+    assert figures(log.partition("Done")[0])["runs"] == 9
+    assert figures("")["runs"] == 0

@@ -1,6 +1,7 @@
 """A run of seeds through one target: the unit that is counted, written down and never done twice."""
 
 import random
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -80,7 +81,8 @@ def _run(target: Target, seed: int, found: Found) -> None:
     except (Exception, HangError) as error:
         found.outcomes["FAILURE"] += 1
         if len(found.failures) < _FAILURES:
-            found.failures.append((seed, f"{type(error).__name__} at {place(error)}: {error}"[:300]))
+            what = str(error).replace(tempfile.gettempdir(), "")
+            found.failures.append((seed, f"{type(error).__name__} at {place(error)}: {what}"[:300]))
         return
     taken = time.process_time() - start
     found.outcomes[outcome.kind] += 1

@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import os
+import platform
 import sys
 import tempfile
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 from fuzz.jobs import Job, plan, run_all
 from fuzz.merge import merged, table
+from fuzz.report import write_report
 from fuzz.targets import TARGETS
 
 _LOG = Path(tempfile.gettempdir()) / "sparsetv-fuzz.jsonl"
@@ -20,6 +23,9 @@ _LOG = Path(tempfile.gettempdir()) / "sparsetv-fuzz.jsonl"
 def main(words: Sequence[str] | None = None) -> int:
     """Fuzz, write down each batch, print a table; 1 where a file failed."""
     asked = _parser().parse_args(words)
+    if asked.report:
+        write_report()
+        return 0
     records = _read(asked.log)
     jobs = _left(plan(asked.files, asked.first, tuple(asked.target or TARGETS)), records)
     asked.log.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         run_all(jobs, processes=asked.processes, until=time.monotonic() + asked.seconds, write=write)
     whole = merged(records)
     if asked.results is not None:
-        _write_lines(asked.results, whole)
+        _write_lines(asked.results, [{**record, "machine": _machine()} for record in whole])
     print(table(whole))
     for record in whole:
         for seed, what in record["failures"]:
@@ -51,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="only these; may be repeated")
     parser.add_argument("--log", type=Path, default=_LOG, help="one line per batch; those in it are not run again")
     parser.add_argument("--results", type=Path, help="write one line per target of all that the log holds")
+    parser.add_argument("--report", action="store_true", help="write REPORT.md from results.jsonl, and no more")
     return parser
+
+
+def _machine() -> str:
+    return f"a machine of {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 def _left(jobs: Iterable[Job], records: Iterable[dict[str, Any]]) -> list[Job]:
@@ -74,4 +85,7 @@ def _read(log: Path) -> list[dict[str, Any]]:
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """The records, and what else the file holds of the guided fuzzer."""
+    kept = [record for record in _read(path) if "guided" in record]
+    records = [*records, *kept]
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")

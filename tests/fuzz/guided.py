@@ -41,8 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace, room: Path) -> dict[str, Any]:
     corpus = room / asked.target
     _sow(GUIDED[asked.target], corpus)
+    kept = asked.corpus or Path(tempfile.gettempdir())  # what fails outlives the corpus; the log says where it is
     limits = [f"-runs={asked.runs}", f"-max_total_time={asked.seconds}", f"-seed={asked.seed}"]
-    command = [sys.executable, "-m", "fuzz.harness", asked.target, *_OPTIONS, *limits, f"-artifact_prefix={room}/"]
+    command = [sys.executable, "-m", "fuzz.harness", asked.target, *_OPTIONS, *limits, f"-artifact_prefix={kept}/"]
     path = os.pathsep.join([str(_TESTS), str(_TESTS.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([*command, corpus], env=environment, stderr=subprocess.PIPE, text=True, check=False)
@@ -60,13 +61,12 @@ def _sow(target: Guided, corpus: Path) -> None:
 def figures(log: str) -> dict[str, Any]:
     """Executions, seconds, lines covered and size of the corpus, as the fuzzer's log has them."""
     done = re.search(r"Done (\d+) runs in (\d+) second", log)
-    states = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/", log)
-    covered, features, corpus = map(int, states[-1]) if states else (0, 0, 0)
-    first = int(states[0][0]) if states else 0
-    return {
-        "runs": int(done[1]) if done else 0, "seconds": int(done[2]) if done else 0, "covered_first": first,
-        "covered": covered, "features": features, "corpus": corpus,
-    }  # fmt: skip
+    last = re.findall(r"^#(\d+)", log, re.MULTILINE) or ["0"]
+    states = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/", log) or [("0", "0", "0")]
+    runs, seconds = (int(done[1]), int(done[2])) if done else (int(last[-1]), 0)
+    names = ("covered", "features", "corpus")
+    reached = dict(zip(names, map(int, states[-1]), strict=True))
+    return {"runs": runs, "seconds": seconds, "covered_first": int(states[0][0]), **reached}
 
 
 if __name__ == "__main__":

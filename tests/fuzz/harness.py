@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Callable
 
 import atheris
 
@@ -19,7 +20,7 @@ def main(name: str, words: list[str]) -> None:
     atheris.Fuzz()
 
 
-def _mutator(target: Guided):  # type: ignore[no-untyped-def]
+def _mutator(target: Guided) -> Callable[[bytes, int, int], bytes]:
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         """Mostly our changes, which keep hashes right; now and then the fuzzer's, which know nothing."""
         source = random.Random(seed)

@@ -40,8 +40,9 @@ def plan(files: int, first: int, names: tuple[str, ...] = tuple(TARGETS)) -> lis
     whole = sum(SHARES[name] for name in names)
     jobs = []
     for name in names:
-        end = first + max(1, round(files * SHARES[name] / whole))
-        jobs += [(start / end, Job(name, start, min(_BATCH, end - start))) for start in range(first, end, _BATCH)]
+        own = max(1, round(files * SHARES[name] / whole))
+        starts = range(0, own, _BATCH)
+        jobs += [(start / own, Job(name, first + start, min(_BATCH, own - start))) for start in starts]
     return [job for _, job in sorted(jobs, key=lambda pair: pair[0])]
 
 

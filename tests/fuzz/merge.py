@@ -37,12 +37,12 @@ def _merge(target: str, records: Sequence[Record]) -> Record:
 
 def table(records: Sequence[Record]) -> str:
     """A table in Markdown: one line per target and one of all."""
-    lines = [_row(_HEAD), _row(["---"] * len(_HEAD))]
-    lines += [_row(_cells(record)) for record in records]
+    lines = [row(_HEAD), row(["---"] * len(_HEAD))]
+    lines += [row(_cells(record)) for record in records]
     files, seconds = sum(r["count"] for r in records), sum(r["seconds"] for r in records)
     failures = sum(len(r["failures"]) for r in records)
     rate = f"{files / max(seconds, 1e-9):,.0f}"
-    lines.append(_row(["all", f"{files:,}", f"{seconds:,.0f}", rate, "", "", "", "", str(failures)]))
+    lines.append(row(["all", f"{files:,}", f"{seconds:,.0f}", rate, "", "", "", "", str(failures)]))
     return "\n".join(lines)
 
 
@@ -56,5 +56,6 @@ def _cells(record: Record) -> list[str]:
     ]  # fmt: skip
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"

@@ -97,7 +97,7 @@ def mutate(source: random.Random, data: bytes) -> bytes:
     try:
         parts = take_apart(data)
         return _changed(source, data, lambda: parts)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, zstandard.ZstdError):
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, zstandard.ZstdError):
         return scramble(source, data)
 
 
