@@ -76,7 +76,8 @@ def _grow(source: random.Random, parts: Parts) -> None:
         index = source.choice([first + number for first, count in runs for number in range(min(count, 100))])
         shape = parts.manifest["base"]["shapes"][index]
         axis = source.randrange(len(shape))
-        shape[axis] = int(shape[axis]) * source.choice(_FACTORS)
+        if type(shape[axis]) is int:
+            shape[axis] *= source.choice(_FACTORS)
     except (KeyError, TypeError, IndexError, ValueError):  # an earlier change left no such tensor, or it has one entry
         return
 
@@ -97,7 +98,16 @@ def mutate(source: random.Random, data: bytes) -> bytes:
     try:
         parts = take_apart(data)
         return _changed(source, data, lambda: parts)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError, zstandard.ZstdError):
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+        zstandard.ZstdError,
+    ):
         return scramble(source, data)
 
 
