@@ -17,8 +17,8 @@ from sparsetv.checkpoint.locate import read_index
 from sparsetv.compose.record import read_record
 from sparsetv.container import manifest_parse
 from sparsetv.container.envelope import open_manifest
-from sparsetv.container.frames import decompress
-from sparsetv.container.limits import DECODED_BYTES, Limits
+from sparsetv.container.frames import check_text, decompress
+from sparsetv.container.limits import DECODED_BYTES, TEXT_FREE, Limits
 from sparsetv.container.names import check_component, check_tensor_name
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.maskfile import read_mask
@@ -150,6 +150,13 @@ def index_of(text: bytes, path: Path) -> object:
     return read_index(path / "index.json")
 
 
+def shard_named(name: str, path: Path) -> object:
+    """An index that names a shard as long as `name`."""
+    file = path / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": {"a": name[: -len(".safetensors")] + ".safetensors"}}))
+    return read_index(file)
+
+
 def large_index(size: int, path: Path) -> object:
     with (path / "index.json").open("wb") as file:
         file.truncate(size)
@@ -198,6 +205,10 @@ READ: dict[str, list[tuple[Attempt, str]]] = {
     ],
     "container.limits.MANIFEST_BYTES": [
         (lambda n, _: manifest_text(b'"%b"' % (b"x" * (n - 2))), "manifest of .* limit")
+    ],
+    "container.limits.TEXT_FREE": [(lambda n, _: check_text(b"", size=n, what="x"), "may hold 1048576$")],
+    "container.limits.TEXT_RATIO": [
+        (lambda n, _: check_text(b"1", size=TEXT_FREE + n, what="x"), "in a frame of 1, which may hold 1048704$")
     ],
     "container.limits.MANIFEST_DEPTH": [(lambda n, _: manifest_text(nested(n)), "nested deeper than 12")],
     "wire.fields.DIMENSIONS": [(lambda n, _: as_shape([1] * n, where="x"), "too large")],
@@ -250,6 +261,10 @@ READ: dict[str, list[tuple[Attempt, str]]] = {
     "archive.limits.HEADERS_BYTES": [(headers_in_all, "headers of 67108865 bytes in all, limit 67108864")],
     "archive.limits.CODED_BYTES": [(archive_with("files.1.tensors.0.chunks", lambda n: [n]), "outside 0…")],
     "checkpoint.locate.INDEX_BYTES": [(large_index, "limit 10485760")],
+    "checkpoint.locate.PART_BYTES": [(lambda n, path: shard_named("a" * n, path), "a shard is a .safetensors file")],
+    "checkpoint.locate.PATH_BYTES": [
+        (lambda n, path: shard_named("a/" * (n // 2) + "a" * (n % 2), path), "a shard is a .safetensors file")
+    ],
     "checkpoint.locate.INDEX_DEPTH": [(deep(index_of), "nested deeper than 6")],
     "store.refs.REF_BYTES": [(long(ref_of), "more than 4096 bytes")],
     "store.refs.REF_DEPTH": [(deep(ref_of), "nested deeper than 1")],

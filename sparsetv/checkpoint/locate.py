@@ -17,8 +17,11 @@ INDEX_BYTES = 10 << 20
 INDEX_DEPTH = 6
 """LIMITS 5: deepest nesting of a shard index."""
 
-_PART_BYTES, _PATH_BYTES = 255, 2048
-"""Longest part of a path, and longest path below a checkpoint's directory, that file systems look up."""
+PART_BYTES = 255
+"""LIMITS 5: longest part of a path that file systems look up."""
+
+PATH_BYTES = 2048
+"""LIMITS 5: longest path below a checkpoint's directory."""
 
 _SHOWN = 120
 """Characters of a name that a message shows."""
@@ -175,7 +178,7 @@ def stays_inside(name: str) -> bool:
     """Whether a path stays inside the directory that it is relative to, and is one that every system can look up."""
     path = PureWindowsPath(name)
     inside = bool(path.parts) and not path.drive and not path.root and ".." not in path.parts and "\0" not in name
-    return inside and _bytes(name) <= _PATH_BYTES and max(map(_bytes, path.parts)) <= _PART_BYTES
+    return inside and _bytes(name) <= PATH_BYTES and max(map(_bytes, path.parts)) <= PART_BYTES
 
 
 def _bytes(text: str) -> int:
