@@ -40,34 +40,34 @@ def test_the_seeds_have_every_codec_and_kind() -> None:
 @settings(max_examples=300)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_mutated_input_is_refused_or_sound(target: Target, seed: int) -> None:
-    target.examine(target.make(random.Random(seed)))
+    target.run(target.make(random.Random(seed)))
 
 
 @each_target
 @settings(max_examples=60)
 @given(source=st.randoms(use_true_random=False))
 def test_mutated_input_is_refused_or_sound_shrinking(target: Target, source: random.Random) -> None:
-    target.examine(target.make(source))
+    target.run(target.make(source))
 
 
 @each_target
 @settings(max_examples=100)
 @given(data=st.binary(max_size=300))
 def test_decisions_can_be_bytes(target: Target, data: bytes) -> None:
-    target.examine(target.make(FromBytes(data)))
+    target.run(target.make(FromBytes(data)))
 
 
 @settings(max_examples=800)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_mutated_task_files_are_refused_or_sound(seed: int) -> None:
-    task.examine(task.make(random.Random(seed)))
+    task.TARGET.run(task.make(random.Random(seed)))
 
 
 @settings(max_examples=200)
 @given(seed=st.integers(0, 2**64 - 1))
 def test_any_task_file_can_be_mutated_further(seed: int) -> None:
     source = random.Random(seed)
-    task.examine(task.mutate(source, task.mutate(source, scramble(source, source.choice(seeds())))))
+    task.TARGET.run(task.mutate(source, task.mutate(source, scramble(source, source.choice(seeds())))))
 
 
 # What guards the fuzzing itself.

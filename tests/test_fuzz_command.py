@@ -41,6 +41,8 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 def test_some_files_of_every_target(tmp_path: Path) -> None:
     log, results = tmp_path / "log", tmp_path / "results"
     words = ("tests.fuzz", "--files", 2000, "--processes", 2, "--first", 9_000_000, "--log", log, "--results", results)
+    few = command(*words[:2], 100, *words[3:])
+    assert "| all | 100 |" in few.stdout
     done = command(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | 2,000 |" in done.stdout
@@ -79,6 +81,15 @@ def test_a_slow_file_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def greedy(case: int) -> Outcome:
     bytearray(3 << 20)
     return Outcome("read")
+
+
+def test_what_writing_takes_is_not_the_readers() -> None:
+    def written() -> None:
+        greedy(0)
+
+    found = run_batch(Target("writer", seed_of, lambda case: Outcome("read", written=written), slack), 0, 1)
+    assert found.failures == []
+    assert found.memory[0] < 1 << 20
 
 
 def test_memory_beyond_what_is_stated_fails() -> None:

@@ -60,7 +60,7 @@ def run_batch(target: Target, first: int, count: int, *, now: Callable[[int], No
         now: Told each seed before it runs, so that a process that dies leaves word of what killed it.
     """
     found = Found(target.name, first, count)
-    target.examine(target.make(random.Random(0)))  # what is made once per process counts for no file
+    target.run(target.make(random.Random(0)))  # what is made once per process counts for no file
     before, start = resident(), time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -78,6 +78,7 @@ def _run(target: Target, seed: int, found: Found) -> None:
         start = time.process_time()
         with alarm(ALARM):
             outcome, held = _examine(target, case, traced_too=seed % _TRACED_ONE_IN == 0)
+            outcome.written()
     except (Exception, HangError) as error:
         found.outcomes["FAILURE"] += 1
         if len(found.failures) < _FAILURES:

@@ -44,7 +44,8 @@ def reframe(source: random.Random, old: bytes) -> bytes:
 
 def _content(old: bytes) -> bytes:
     """What a frame holds; an earlier change may have left one that declares any size, which is set aside at once."""
-    if zstandard.frame_content_size(old) > _LARGEST:
+    declared = zstandard.get_frame_parameters(old).content_size
+    if _LARGEST < declared != zstandard.CONTENTSIZE_UNKNOWN:
         raise zstandard.ZstdError("no frame of a seed is so large")
     return zstandard.ZstdDecompressor().decompress(old, max_output_size=_LARGEST)
 

@@ -32,8 +32,9 @@ def main(words: Sequence[str] | None = None) -> int:
     with asked.log.open("a", encoding="utf-8") as log:
 
         def write(record: dict[str, Any]) -> None:
-            records.append(record)
-            log.write(json.dumps(record) + "\n")
+            line = json.dumps(record)
+            records.append(json.loads(line))
+            log.write(line + "\n")
             log.flush()
             print(f"{record['target']} {record['first']}: {record['count']} files", file=sys.stderr)
 

@@ -75,11 +75,11 @@ def _decisions() -> tuple[bytes, ...]:
 
 def _by_decisions(name: str) -> Guided:
     target = TARGETS[name]
-    return Guided(lambda data: target.examine(target.make(FromBytes(data))), _decisions)
+    return Guided(lambda data: target.run(target.make(FromBytes(data))), _decisions)
 
 
 GUIDED: dict[str, Guided] = {
-    "task": Guided(task.examine, seeds.seeds, task.mutate),
+    "task": Guided(task.TARGET.run, seeds.seeds, task.mutate),
     "manifest": Guided(examine_manifest, _manifests, _change_manifest),
     **{name: _by_decisions(name) for name in TARGETS if name != "task"},
 }

@@ -14,10 +14,18 @@ SLACK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input, and the error that refused it."""
+    """What became of an input.
+
+    Attributes:
+        kind: A word for it.
+        error: The error that refused it.
+        written: Writes what was read and reads that again; raises where it is not the same. It comes after examining,
+            as what writing takes is not stated by a reader.
+    """
 
     kind: str
     error: SparseTVError | None = None
+    written: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,12 @@ class Target:
     make: Callable[[random.Random], Any]
     examine: Callable[[Any], Outcome]
     bound: Callable[[Any], int]
+
+    def run(self, case: Any) -> Outcome:
+        """Examine an input, and write what was read."""
+        outcome = self.examine(case)
+        outcome.written()
+        return outcome
 
 
 def slack(case: Any) -> int:
