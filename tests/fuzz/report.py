@@ -45,9 +45,9 @@ those of its code that were reached, by the corpus at first and by everything at
 _FOUND = """
 ## What was found, and mended
 
-By the files above, by 810,000 that ran before these mends, and by asking what the smallest file could cost. Checkpoints,
-whose last mend came during the run, and two batches in which the fuzzer itself failed, ran once more. Each finding has
-its smallest form as a test in `tests/test_fuzz_found.py`.
+By the files above, by 810,000 that ran before these mends, and by asking what the smallest file could cost.
+Checkpoints, whose last mend came during the run, and two batches in which the fuzzer itself failed, ran once more. Each
+finding has its smallest form as a test in `tests/test_fuzz_found.py`.
 """
 
 
