@@ -66,6 +66,8 @@ def _change_part(source: random.Random, archive: _Archive) -> None:
     """A header's frame, a stored file's or a chunk, changed, with lengths that fit again."""
     try:
         places = list(_places(archive.manifest["files"]))
+        if not places:
+            return
         holder, key, start = source.choice(places)
         stop = start + holder[key]
         old = archive.data[start:stop]

@@ -57,8 +57,12 @@ def _change_frame(source: random.Random, parts: Parts) -> None:
     key = source.choice(["positions", "values"])
     try:
         blocks = parts.manifest["blocks"]
+        if not blocks:
+            return
         which = source.randrange(len(blocks))
         lengths = blocks[which][key]["frames"]
+        if not lengths:
+            return
         number = source.randrange(len(lengths))
         start = sum(sum(block[key]["frames"]) for block in blocks[:which]) + sum(lengths[:number])
         stop = start + lengths[number]
@@ -74,12 +78,12 @@ def _grow(source: random.Random, parts: Parts) -> None:
     """A tensor of the scope far larger, with as many kept entries."""
     try:
         runs = parts.manifest["scope"]
-        index = source.choice([first + number for first, count in runs for number in range(min(count, 100))])
-        shape = parts.manifest["base"]["shapes"][index]
-        axis = source.randrange(len(shape))
-        if type(shape[axis]) is int:
-            shape[axis] *= source.choice(_FACTORS)
-    except (KeyError, TypeError, IndexError, ValueError):  # an earlier change left no such tensor, or it has one entry
+        indices = [first + number for first, count in runs for number in range(min(count, 100))]
+        shape = parts.manifest["base"]["shapes"][source.choice(indices)] if indices else []
+        axes = [axis for axis, size in enumerate(shape) if type(size) is int]
+        if axes:
+            shape[source.choice(axes)] *= source.choice(_FACTORS)
+    except (KeyError, TypeError, IndexError, ValueError):  # an earlier change left no such tensor
         return
 
 
