@@ -13,6 +13,7 @@ from evidence import GOLDEN, second_writer
 from hostile import least_budget
 
 from sparsetv.archive import manifest as archives
+from sparsetv.checkpoint.locate import read_config as read_config_json
 from sparsetv.checkpoint.locate import read_index
 from sparsetv.compose.record import read_record
 from sparsetv.container import manifest_parse
@@ -150,6 +151,11 @@ def index_of(text: bytes, path: Path) -> object:
     return read_index(path / "index.json")
 
 
+def long_config(size: int, path: Path) -> object:
+    (path / "config.json").write_bytes(b"{}" + b" " * (size - 2))
+    return read_config_json(path)
+
+
 def shard_named(name: str, path: Path) -> object:
     """An index that names a shard as long as `name`."""
     file = path / "model.safetensors.index.json"
@@ -261,6 +267,7 @@ READ: dict[str, list[tuple[Attempt, str]]] = {
     "archive.limits.HEADERS_BYTES": [(headers_in_all, "headers of 67108865 bytes in all, limit 67108864")],
     "archive.limits.CODED_BYTES": [(archive_with("files.1.tensors.0.chunks", lambda n: [n]), "outside 0…")],
     "checkpoint.locate.INDEX_BYTES": [(large_index, "limit 10485760")],
+    "checkpoint.locate.JSON_FILE_BYTES": [(long_config, "config.json: more than 10485760 bytes")],
     "checkpoint.locate.PART_BYTES": [(lambda n, path: shard_named("a" * n, path), "a shard is a .safetensors file")],
     "checkpoint.locate.PATH_BYTES": [
         (lambda n, path: shard_named("a/" * (n // 2) + "a" * (n % 2), path), "a shard is a .safetensors file")

@@ -173,7 +173,7 @@ def test_entries_drawn_by_all_blocks_count(blocks: int, *, refused: bool) -> Non
     ] * blocks
     data = put_together(Parts(manifest, {"sparsetv.values": signs * blocks}, "1.1"))
     if refused:
-        with pytest.raises(LimitError, match=f"decoding needs up to {9 << 30} bytes"):
+        with pytest.raises(LimitError, match=r"decoding needs up to 966\d{7} bytes"):
             open_bytes(data)
     else:
         open_bytes(data)

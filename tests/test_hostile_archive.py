@@ -24,7 +24,7 @@ from sparsetv.archive.limits import CHUNK_ELEMENTS
 from sparsetv.archive.reader import open_bytes
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.cli import group
-from sparsetv.errors import FormatError, LimitError, NotFoundError, SparseTVError
+from sparsetv.errors import FormatError, LimitError, NotFoundError, OutputError, SparseTVError
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.archived import check_base, restored
 
@@ -239,3 +239,13 @@ def test_a_crash_while_writing_leaves_the_old_archive(
         archive_to(tmp_path / "a.stv", BASE, tmp_path / "tuned")
     assert (tmp_path / "a.stv").read_bytes() == old
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a.stv", "tuned"]
+
+
+def test_an_archive_of_more_than_the_disk_holds_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(OutputError, match=r"back: needs \d+ bytes, and 100 are free; free some space or name another"):
+        restore(BASE, BASE.parent / "files.stv", tmp_path / "back")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")] == []

@@ -6,13 +6,13 @@ import tracemalloc
 import pytest
 from fuzz.odd import SPELLINGS
 from fuzz.seeds import seeds
-from hostile import Parts, canonical, frame, put_together, take_apart
+from hostile import Parts, canonical, frame, least_budget, put_together, take_apart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
-from sparsetv.errors import FormatError, LimitError
+from sparsetv.errors import FormatError
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda text: str(text[:20]))
@@ -66,7 +66,7 @@ def test_decoding_stays_within_the_memory_that_the_manifest_implies(shift: int) 
     parts.manifest["blocks"] = [{"pieces": [0, [kept]], "positions": positions, "values": exact}]
     stored = {"sparsetv.positions": b"".join(streams), "sparsetv.values": b"".join(values)}
     data = put_together(Parts(parts.manifest, stored))
-    allowed = _least_limit(data)
+    allowed = least_budget(data)
     tracemalloc.start()
     try:
         with pytest.raises(FormatError, match="content digest"):
@@ -75,11 +75,3 @@ def test_decoding_stays_within_the_memory_that_the_manifest_implies(shift: int) 
     finally:
         tracemalloc.stop()
     assert peak <= allowed + (1 << 20)
-
-
-def _least_limit(data: bytes) -> int:
-    with pytest.raises(LimitError, match=r"decoding needs up to \d+ bytes, limit 1; raise the limit") as caught:
-        open_bytes(data, limits=Limits(1))
-    needed = re.search(r"up to (\d+) bytes", str(caught.value))
-    assert needed is not None
-    return int(needed[1])

@@ -10,12 +10,16 @@ from typing import Any
 
 from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundError
 from sparsetv.wire import canonical
+from sparsetv.wire.small import read_small
 
 INDEX_BYTES = 10 << 20
 """LIMITS 5: largest shard index that is read."""
 
 INDEX_DEPTH = 6
 """LIMITS 5: deepest nesting of a shard index."""
+
+JSON_FILE_BYTES = 10 << 20
+"""LIMITS 5: largest `config.json`."""
 
 PART_BYTES = 255
 """LIMITS 5: longest part of a path that file systems look up."""
@@ -120,13 +124,13 @@ def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint directory; empty where there is none.
 
     Raises:
-        FormatError: It is no JSON object.
+        FormatError: It is no JSON object, or larger than 10 MiB.
     """
     file = path / "config.json"
     if not file.is_file():
         return {}
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(read_small(file, most=JSON_FILE_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{file}: not JSON ({error})") from None
     if not isinstance(value, dict):

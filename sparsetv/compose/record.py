@@ -15,6 +15,7 @@ from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.rules import RULES, Rule
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields, as_number, as_text
+from sparsetv.wire.small import read_small
 
 RECORD = "sparsetv.json"
 ROOM = "sparsetv"
@@ -120,7 +121,7 @@ def read_record(directory: Path) -> Record:
     check_stitched(directory)
     path, memory = directory / RECORD, directory / ROOM / MEMORY
     while True:
-        content = _content(path)
+        content = read_small(path, most=RECORD_BYTES)
         fields = Fields(canonical.loads(content, what=str(path), depth=RECORD_DEPTH), where=str(path))
         if fields.text("format") != _FORMAT or fields.integer("version") > _VERSION:
             raise FormatError(f"{path}: not a {_FORMAT} of version {_VERSION}; update sparsetv")
@@ -129,17 +130,10 @@ def read_record(directory: Path) -> Record:
         found = hashlib.sha256(memory.read_bytes()).hexdigest() if memory.is_file() else "no file"
         if found == record.memory_sha256:
             return record
-        if _content(path) == content:  # else a writer put another directory in place meanwhile: look again
+        # A writer may have put another directory in place meanwhile: then look again.
+        if read_small(path, most=RECORD_BYTES) == content:
             break
     raise FormatError(f"{memory}: is not the file that {RECORD} names ({found[:12]}…); stitch again from the base")
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(RECORD_BYTES + 1)
-    if len(data) > RECORD_BYTES:
-        raise FormatError(f"{path}: more than {RECORD_BYTES} bytes; `sparsetv stitch` writes no such record")
-    return data
 
 
 def check_stitched(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Lossless archives: a whole checkpoint against its base into one file, and back, byte for byte."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,10 +102,18 @@ def restore(
     sizes = [entry.size for entry in opened.manifest.files if entry.kind == "weights"]
     count = counter(progress, "restore", sum(sizes))
     with locked(target), atomic.new_directory(target) as temporary:
+        _check_space(target, sum(entry.size for entry in opened.manifest.files))
         for entry, pieces in restored(opened, checkpoint):
             atomic.write_new_file(temporary / entry, _counted(pieces, count))
         checkpoint.check_unchanged()
     return summarise(opened)
+
+
+def _check_space(target: Path, size: int) -> None:
+    """An archive of a few bytes may say that it holds far more than a disk does; that is known before it is written."""
+    free = shutil.disk_usage(target.resolve().parent).free
+    if size > free:
+        raise OutputError(f"{target}: needs {size} bytes, and {free} are free; free some space or name another place")
 
 
 def _counted(pieces: Iterator[Bytes | bytes], count: Callable[[int], None]) -> Iterator[Bytes | bytes]:

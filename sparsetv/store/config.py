@@ -6,9 +6,10 @@ from pathlib import Path
 from sparsetv import atomic
 from sparsetv.errors import FormatError, NotFoundError
 from sparsetv.store.base import StoreBase, base_from_json
-from sparsetv.store.layout import CONFIG, is_store, read_small, regular
+from sparsetv.store.layout import CONFIG, is_store, regular
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields
+from sparsetv.wire.small import read_small
 
 _FORMAT = "sparsetv-store"
 _VERSION = 1

@@ -133,13 +133,3 @@ def kind_of(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return "directory"
     return "regular file" if stat.S_ISREG(mode) else "a special file"
-
-
-def read_small(path: Path, *, most: int) -> bytes:
-    """The bytes of a file that is no larger than `most`, or FormatError."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # asked for less than it may hold, `read` sets aside only that
-        data = file.read(min(size, most) + 1)
-    if len(data) > most:
-        raise FormatError(f"{path}: more than {most} bytes; no file of a store that is written here is so large")
-    return data

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sparsetv import atomic
 from sparsetv.errors import BusyError, FormatError, NotFoundError
-from sparsetv.store.layout import REF_SUFFIX, REFS, directory, is_name, read_small, ref_parts, regular
+from sparsetv.store.layout import REF_SUFFIX, REFS, directory, is_name, ref_parts, regular
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import Fields, as_hex
+from sparsetv.wire.small import read_small
 
 REF_BYTES = 1 << 12
 """LIMITS 5: largest ref."""
