@@ -1,19 +1,17 @@
 """Task files with one to three changes and every hash repaired, so that the deep layers are reached (SPEC)."""
 
 import random
-import re
 from collections.abc import Callable
 from functools import partial
 
 import zstandard
-from hostile import DIGEST, Parts, canonical, framed, put_together, take_apart, with_manifest
+from hostile import DIGEST, Parts, canonical, framed, least_budget, put_together, take_apart, with_manifest
 
 from fuzz import seeds
 from fuzz.byte_changes import reframe, scramble
 from fuzz.json_changes import change_keys, change_value, respell
 from fuzz.sound import LIMITS, check_content, check_encodes
 from fuzz.target import SLACK, Outcome, Target, refused, require
-from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.errors import FormatError, LimitError
 
@@ -160,13 +158,9 @@ def _repaired(data: bytes, first: FormatError) -> Outcome:
 def bound(data: bytes) -> int:
     """What the reader says that decoding takes, before it decodes."""
     try:
-        open_bytes(data, limits=Limits(-1))
-    except LimitError as error:
-        needed = re.search(r"up to (\d+) bytes", str(error))
-        return SLACK + (int(needed[1]) if needed else 0)
+        return SLACK + least_budget(data)
     except FormatError:
-        pass
-    return SLACK
+        return SLACK
 
 
 TARGET = Target("task", make, examine, bound)
