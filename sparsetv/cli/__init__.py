@@ -11,6 +11,7 @@ from sparsetv.cli.bench import bench
 from sparsetv.cli.convert import convert
 from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
+from sparsetv.cli.doctor import doctor
 from sparsetv.cli.evaluate import evaluate
 from sparsetv.cli.inspect import inspect
 from sparsetv.cli.localize import localize
@@ -40,6 +41,7 @@ def group() -> None:
     sparsetv overlap|where task.stv …             what tasks share, and where in the model they lie
     sparsetv bench EXPERIMENT --suite SUITE        bytes, accuracy and time, on your own models
     sparsetv report DIR -o page.html              results of the benchmarks as one page
+    sparsetv doctor                               versions, devices, and whether the whole job works here
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 invalid file, 4 wrong base, 5 not found, 6 busy, 7 over a limit.
     """
@@ -47,7 +49,7 @@ def group() -> None:
 
 for command in (
     pack, restore, convert, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate,
-    bench, report, demo,
+    bench, report, demo, doctor,
 ):  # fmt: skip
     group.add_command(command)
 

@@ -24,9 +24,9 @@ from sparsetv.report.page import write_report
 Act = Callable[[Path], object]
 
 READERS = (
-    "inspect", "verify", "tasks", "evaluate", "store list", "store show", "store fsck",
+    "inspect", "verify", "tasks", "evaluate", "store list", "store show", "store fsck", "doctor",
 )  # fmt: skip
-"""Commands that write nothing but to the terminal."""
+"""Commands that write nothing but to the terminal; `doctor` does in a temporary directory."""
 
 
 @dataclass(frozen=True, slots=True)
