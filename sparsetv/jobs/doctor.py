@@ -21,17 +21,7 @@ from sparsetv.jobs.verify import verify
 from sparsetv.localize.scope import Scope
 from sparsetv.wire.header import encode_header, place
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "zstandard",
-    "huggingface_hub",
-    "filelock",
-    "click",
-)
+PACKAGES = ("torch", "transformers", "safetensors", "numpy", "scipy", "zstandard", "huggingface_hub", "filelock")
 """What sparsetv is built on."""
 
 _SHAPE = (64, 96)
@@ -60,7 +50,10 @@ def doctor(room: str | Path = ".") -> tuple[Finding, ...]:
         room: A directory on the file system that is to be used; the job is done in a temporary one inside it.
 
     Returns:
-        What was found; nothing is raised, and nothing is left behind.
+        What was found, whether good or not; nothing is left behind.
+
+    Raises:
+        OSError: The directory is not there.
     """
     versions = [Finding("sparsetv", f"{__version__}, Python {platform.python_version()}"), *map(_package, PACKAGES)]
     return (*versions, *_devices(), *_places(Path(room)), *_job(Path(room)))
