@@ -47,6 +47,7 @@ _HOMES = {
     "verify": "sparsetv.jobs.verify",
     "evaluate": "sparsetv.jobs.evaluate",
     "write_report": "sparsetv.report.page",
+    "from_pretrained": "sparsetv.jobs.loading",
     "memory_limit": "sparsetv.container.limits",
     "read_task": "sparsetv.taskfile",
     "write_task": "sparsetv.taskfile",
@@ -81,6 +82,7 @@ __all__ = [
     "convert",
     "evaluate",
     "find_mask",
+    "from_pretrained",
     "inspect",
     "inspect_archive",
     "memory_limit",
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn
+    from sparsetv.jobs.loading import from_pretrained
     from sparsetv.jobs.localize import find_mask, open_pair
     from sparsetv.jobs.options import PackOptions, RefitOptions, StitchOptions
     from sparsetv.jobs.pack import pack, pack_files, pack_to

@@ -36,15 +36,11 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     Raises:
         ProbeError: The configuration names no class that transformers has, or the weights do not fill it.
     """
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    cls = getattr(transformers, name, None) if isinstance(name, str) else None
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or not isinstance(config.get("model_type"), str):
-        raise ProbeError(f"config.json names no transformers class (architectures: {names or 'none'})")
+    loader: Any = find_class(config)
+    name = loader.__name__
     with quiet():
         try:
             parsed = transformers.AutoConfig.for_model(**dict(config))
-            loader: Any = cls
             model, info = loader.from_pretrained(
                 None, config=parsed, state_dict=tensors, dtype=torch.float32, output_loading_info=True
             )
@@ -58,6 +54,20 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
         model.config.use_cache = False  # nothing here generates text; a cache would only take memory
     built: nn.Module = model
     return built
+
+
+def find_class(config: Mapping[str, Any]) -> type[nn.Module]:
+    """The transformers class that a configuration names first.
+
+    Raises:
+        ProbeError: It names none that transformers has.
+    """
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    cls = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or not isinstance(config.get("model_type"), str):
+        raise ProbeError(f"config.json names no transformers class (architectures: {names or 'none'})")
+    return cls
 
 
 def is_causal(model: nn.Module) -> bool:

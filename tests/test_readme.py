@@ -86,7 +86,7 @@ def test_importing_sparsetv_costs_nothing() -> None:
 def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would, beside a base, its fine-tunes and a store."""
     found = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(found) == 4
+    assert len(found) == 5
     _make_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name in ("sst2", "cr", "trec", "subj"):
