@@ -30,6 +30,7 @@ _HOMES = {
     "inspect_archive": "sparsetv.jobs.archived",
     "restore": "sparsetv.jobs.archive",
     "convert": "sparsetv.jobs.convert",
+    "PackCallback": "sparsetv.jobs.training",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -67,6 +68,7 @@ __all__ = [
     "Localized",
     "Mask",
     "Objective",
+    "PackCallback",
     "PackOptions",
     "Problem",
     "RefitOptions",
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     from sparsetv.jobs.pack import pack, pack_files, pack_to
     from sparsetv.jobs.stitch import add, remove, stitch
     from sparsetv.jobs.store import Store
+    from sparsetv.jobs.training import PackCallback
     from sparsetv.jobs.verify import verify
     from sparsetv.live.composer import Composer
     from sparsetv.live.model import LiveModel, attach
