@@ -11,6 +11,7 @@ import safetensors
 import zstandard
 from evidence import GOLDEN, second_writer
 from hostile import least_budget
+from raw import repeated
 
 from sparsetv.archive import manifest as archives
 from sparsetv.checkpoint.locate import read_config as read_config_json
@@ -279,6 +280,7 @@ READ: dict[str, list[tuple[Attempt, str]]] = {
     "store.config.CONFIG_DEPTH": [(deep(store_of), "nested deeper than 6")],
     "compose.record.RECORD_BYTES": [(long(record_of), "more than 100 bytes")],
     "compose.record.RECORD_DEPTH": [(deep(record_of), "nested deeper than 6")],
+    "jobs.convert.COPIES": [(repeated, "would become .*, limit 64 times; .* save them once")],
 }
 SMALLER: dict[str, tuple[int, list[str]]] = {
     "container.limits.MANIFEST_BYTES": (100, ["container.envelope.MANIFEST_BYTES"]),

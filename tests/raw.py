@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
+from sparsetv import convert
 from sparsetv.dtypes import SIZES
 
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -74,3 +76,12 @@ def make(path: Path, base: Raw, tuned: Raw) -> tuple[Path, Path]:
         write_raw(path / side / "model.safetensors", tensors, metadata={"format": "pt", "who": side})
         (path / side / "config.json").write_text("{}")
     return path / "base", path / "tuned"
+
+
+def repeated(times: int, path: Path) -> object:
+    """Convert a pickle whose one tensor repeats its byte, to so many times the file's size."""
+    source, size = path / "x.bin", 4096
+    for _ in range(2):  # the file has the same size the second time
+        torch.save({"a": torch.zeros(1, dtype=torch.uint8).expand(times * size)}, source)
+        size = source.stat().st_size
+    return convert(source, path / str(times))

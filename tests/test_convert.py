@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from helpers import read_checkpoint, tree
 from hostile import listing, outcome, run
 
 from sparsetv import convert
-from sparsetv.errors import CheckpointError, FormatError, NotFoundError, OutputError
+from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundError, OutputError
 
 TENSORS = {
     "h.0.w": torch.arange(12.0).reshape(3, 4), "h.0.b": torch.tensor([-0.0, float("nan"), 1e-45]),
@@ -126,6 +127,9 @@ def test_no_other_command_opens_a_pickle(command: str, tmp_path: Path, evil: Pat
 BROKEN: dict[str, object] = {
     "a list": [torch.zeros(2)], "numbers": {"a": 1}, "nested": {"state_dict": {"a": torch.zeros(2)}}, "empty": {},
     "keys": {1: torch.zeros(2)}, "sparse": {"a": torch.eye(2).to_sparse()},
+    "no data": {"a": torch.zeros(2, device="meta")}, "torch's dtype": {"a": torch.zeros(2, dtype=torch.complex128)},
+    "a dtype that nothing reads": {"a": torch.zeros(2).to(torch.float8_e4m3fnuz)}, "deep": {"a": torch.zeros([1] * 17)},
+    "the name of metadata": {"__metadata__": torch.zeros(2)}, "half a character": {"a\ud800": torch.zeros(2)},
 }  # fmt: skip
 
 
@@ -133,6 +137,26 @@ BROKEN: dict[str, object] = {
 def test_what_is_no_flat_dict_of_dense_tensors_is_refused(case: str, tmp_path: Path) -> None:
     source = pickled(tmp_path / "old", BROKEN[case])
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: .*; save "):
+        convert(source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("part", ["data.pkl", "data/0"])
+def test_a_zip_with_compressed_parts_is_refused(part: str, tmp_path: Path) -> None:
+    source = pickled(tmp_path / "old", TENSORS) / "pytorch_model.bin"
+    with zipfile.ZipFile(source) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(source, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED if name.endswith(part) else zipfile.ZIP_STORED)
+    with pytest.raises(FormatError, match=r"pytorch_model\.bin: part .* is compressed, .*; fetch it again"):
+        convert(source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tensor_that_repeats_a_byte_without_end_is_refused(tmp_path: Path) -> None:
+    source = pickled(tmp_path / "old", {"a": torch.zeros(1).expand(1 << 44)})
+    with pytest.raises(LimitError, match=r"pytorch_model\.bin: .* would become 70368744177664, limit 64 times"):
         convert(source, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -5,22 +5,27 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsetv import atomic
 from sparsetv.checkpoint.locate import INDEX_NAME, read_map
 from sparsetv.compose.files import copy_files, other_files
-from sparsetv.errors import CheckpointError, FormatError, NotFoundError, OutputError
+from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundError, OutputError
 from sparsetv.jobs.outputs import locked
 from sparsetv.progress import Progress, counter
+from sparsetv.wire.header import read_header
 
 if TYPE_CHECKING:
     import torch
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Suffixes of files that hold pickles."""
+
+COPIES = 64
+"""LIMITS 5: bytes of tensors that each byte of a pickle may become; tensors may share memory, and repeat it."""
 
 _SINGLE, _INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _SHARD = re.compile(r"[\w.-]+\.bin")
@@ -43,7 +48,8 @@ def convert(source: str | Path, output: str | Path, *, progress: Progress | None
     Raises:
         NotFoundError: No pickled weights are there.
         FormatError: A file is broken, or holds more than tensors.
-        CheckpointError: What it holds is no flat dict of tensors by name.
+        CheckpointError: What it holds is no flat dict of tensors by name, or one that safetensors cannot hold.
+        LimitError: It would become far larger than it is.
         OutputError: The output cannot or must not be written.
 
     Cost:
@@ -96,16 +102,39 @@ def _convert(source: Path, target: Path, before: Mapping[str, str]) -> list[str]
     """Write one file's tensors; returns their names."""
     from safetensors.torch import save_file  # noqa: PLC0415  torch only where a pickle is read
 
-    tensors = dict(_tensors(source, _load(source)))
-    twice = next((name for name in tensors if name in before), None)
+    found = _tensors(source, _load(source))
+    twice = next((name for name in found if name in before), None)
     if twice is not None:
         raise FormatError(f"{source}: tensor {twice} stands in another shard, too; fetch the checkpoint again")
-    save_file(tensors, target, metadata={"format": "pt"})
+    # each in memory of its own, as safetensors wants it
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in found.items()}
+    try:
+        save_file(tensors, target, metadata={"format": "pt"})
+    except KeyError as error:
+        raise CheckpointError(f"{source}: safetensors has no dtype {error}; save it in another one") from None
+    try:
+        read_header(target)
+    except FormatError as error:
+        reason = str(error).removeprefix(f"{target}: ")
+        raise CheckpointError(f"{source}: as safetensors nothing here could read it ({reason}); save it anew") from None
     return list(tensors)
+
+
+def _check_stored(source: Path) -> None:
+    """Refuse a zip with compressed parts: torch writes none, and would map what is compressed as if it were values."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            packed = next((part.filename for part in archive.infolist() if part.compress_type), None)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return  # an older file, or a broken one, which torch refuses
+    if packed is not None:
+        raise FormatError(f"{source}: part {packed[:120]!r} is compressed, as torch writes none; fetch it again")
 
 
 def _load(source: Path) -> object:
     import torch  # noqa: PLC0415
+
+    _check_stored(source)
 
     def load(*, mapped: bool) -> object:
         with warnings.catch_warnings(action="ignore"):  # of pickles that torch did not write
@@ -126,14 +155,32 @@ def _load(source: Path) -> object:
         raise FormatError(f"{source}: cannot be read as pickled weights ({reason}); fetch it again") from None
 
 
-def _tensors(source: Path, loaded: object) -> "Iterator[tuple[str, torch.Tensor]]":
-    """Name and tensor, each in memory of its own, as safetensors wants it."""
+def _tensors(source: Path, loaded: object) -> "dict[str, torch.Tensor]":
+    """The tensors by name, none of which needs more memory than its file can account for."""
     import torch  # noqa: PLC0415
 
-    items = loaded.items() if isinstance(loaded, Mapping) else ()
-    if not items or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in items):
+    items = dict(loaded) if isinstance(loaded, Mapping) else {}
+    if not items or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in items.items()):
         raise CheckpointError(f"{source}: is no flat dict of tensors by name; save the model's `state_dict()` alone")
-    for name, tensor in items:
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"{source}: {name} is sparse or quantized; save it dense")
-        yield name, tensor.detach().contiguous().clone()
+    for name, tensor in items.items():
+        if name == "__metadata__" or not _is_utf8(name):
+            raise CheckpointError(f"{source}: no safetensors file can hold the name {name!r}; save it under another")
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
+            raise CheckpointError(f"{source}: {name} is nested, sparse or quantized; save it dense")
+        if tensor.device.type != "cpu":
+            raise CheckpointError(f"{source}: {name} has no data (device {tensor.device}); save it from a CPU")
+    need, size = sum(tensor.nbytes for tensor in items.values()), source.stat().st_size
+    if need > COPIES * size:
+        raise LimitError(
+            f"{source}: a file of {size} bytes would become {need}, limit {COPIES} times; tensors in it repeat what "
+            "they share, save them once"
+        )
+    return items
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
