@@ -114,8 +114,11 @@ class Stitched:
         """
         path = self.path / ROOM / "tasks" / member.file
         opened = open_task(path)
-        if opened.manifest.digest != member.digest:
-            raise FormatError(f"{path}: is not the task that the record names ({member.digest[:12]}…)")
+        if (opened.manifest.digest, opened.manifest.name) != (member.digest, member.name):
+            raise FormatError(
+                f"{path}: is not the task that the record names ({member.name}, {member.digest[:12]}…); "
+                "stitch again from the base"
+            )
         return decode(opened)  # which hashes the content and compares it with the manifest
 
 
