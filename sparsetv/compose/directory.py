@@ -70,13 +70,14 @@ class Stitched:
         return Base(str(self.path), layouts, stands, {})
 
     def own_files(self) -> dict[str, Path]:
-        """Files that somebody else put into the directory, by relative path; they stay."""
+        """Files and links that somebody else put into the directory, by relative path; they stay."""
         record = self.record
         written = {RECORD, INDEX_NAME, *self.memory.layouts(), *record.files, *record.added}
         found = {}
         for path in sorted(self.path.rglob("*")):
             relative = path.relative_to(self.path)
-            if path.is_file() and relative.parts[0] != ROOM and relative.as_posix() not in written:
+            is_own = path.is_file() or path.is_symlink()
+            if is_own and relative.parts[0] != ROOM and relative.as_posix() not in written:
                 found[relative.as_posix()] = path
         return found
 

@@ -16,6 +16,7 @@ from sparsetv.compose.files import copy_files, other_files
 from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundError, OutputError
 from sparsetv.jobs.outputs import locked
 from sparsetv.progress import Progress, counter
+from sparsetv.wire.fields import is_text
 from sparsetv.wire.header import read_header
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _tensors(source: Path, loaded: object) -> "dict[str, torch.Tensor]":
     if not items or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in items.items()):
         raise CheckpointError(f"{source}: is no flat dict of tensors by name; save the model's `state_dict()` alone")
     for name, tensor in items.items():
-        if name == "__metadata__" or not _is_utf8(name):
+        if name == "__metadata__" or not is_text(name):
             raise CheckpointError(f"{source}: no safetensors file can hold the name {name!r}; save it under another")
         if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
             raise CheckpointError(f"{source}: {name} is nested, sparse or quantized; save it dense")
@@ -176,11 +177,3 @@ def _tensors(source: Path, loaded: object) -> "dict[str, torch.Tensor]":
             "they share, save them once"
         )
     return items
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from sparsetv.belonging import check_verify
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
-from sparsetv.compose.files import other_files
+from sparsetv.compose.files import check_portable, other_files
 from sparsetv.compose.mix import Active, mix
 from sparsetv.compose.record import Record, check_stitched, is_stitched
 from sparsetv.compose.reuse import find_reuse
@@ -63,7 +63,9 @@ def stitch(
     if checkpoint.location.directory is not None and is_stitched(checkpoint.location.directory):
         raise UsageError(f"{source}: has tasks on it already; use `sparsetv add`, or pass the base it was made from")
     loaded = read_tasks(tasks)
-    view = base_of(checkpoint, other_files(checkpoint.location.directory))
+    files = other_files(checkpoint.location.directory)
+    check_portable(files, checkpoint.location.directory)
+    view = base_of(checkpoint, files)
     active = activate(view, loaded, chosen, rule, progress)
     with locked(target):
         record = write_stitched(

@@ -158,3 +158,12 @@ def check_version(version: str, *, major: int, kind: str) -> str:
     if int(version.partition(".")[0]) > major:
         raise FormatError(f"{kind} {version}, this sparsetv reads up to {major}.x; update it")
     return version
+
+
+def is_text(value: str) -> bool:
+    """Whether a string is Unicode text; Python makes half characters of JSON escapes and of file names."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
