@@ -24,7 +24,7 @@ from sparsetv.archive.limits import CHUNK_ELEMENTS
 from sparsetv.archive.reader import open_bytes
 from sparsetv.checkpoint.reading import open_checkpoint
 from sparsetv.cli import group
-from sparsetv.errors import FormatError, LimitError, NotFoundError, OutputError, SparseTVError
+from sparsetv.errors import CheckpointError, FormatError, LimitError, NotFoundError, OutputError, SparseTVError
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.archived import check_base, restored
 
@@ -249,3 +249,14 @@ def test_an_archive_of_more_than_the_disk_holds_is_refused_before_it_is_written(
     with pytest.raises(OutputError, match=r"back: needs \d+ bytes, and 100 are free; free some space or name another"):
         restore(BASE, BASE.parent / "files.stv", tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")] == []
+
+
+def test_files_that_differ_in_case_alone_are_refused_before_anything_is_coded(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path / "tuned")
+    for name in ("Notes.txt", "notes.txt"):
+        (tmp_path / "tuned" / name).write_text("x")
+    if len(list((tmp_path / "tuned").glob("*otes.txt"))) < 2:
+        pytest.skip("a file system without case")
+    with pytest.raises(CheckpointError, match=r"tuned: Notes\.txt and notes\.txt differ in case alone; rename"):
+        archive_to(tmp_path / "a.stv", BASE, tmp_path / "tuned")
+    assert not (tmp_path / "a.stv").exists()

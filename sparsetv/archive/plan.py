@@ -75,11 +75,22 @@ def make_plan(vector: TaskVector) -> Plan:
     """Plan the archive of a fine-tune.
 
     Raises:
-        CheckpointError: A weight file has a name that no archive may hold.
+        CheckpointError: A file has a name that no archive may hold.
     """
     files, left_out = _others(vector.base.location.directory, vector.finetuned.location.directory)
-    weights = _weights(vector)
-    return Plan(vector.base, tuple(sorted([*weights, *files], key=lambda file: file.name)), tuple(left_out))
+    unsorted: list[WeightsPlan | OtherPlan] = [*_weights(vector), *files]
+    planned = sorted(unsorted, key=lambda file: file.name)
+    _check_differ([file.name for file in planned], vector.finetuned.source)
+    return Plan(vector.base, tuple(planned), tuple(left_out))
+
+
+def _check_differ(names: list[str], source: str) -> None:
+    """Refuse names that some systems take for one (ARCHIVE 2.4), before anything is coded."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise CheckpointError(f"{source}: {other} and {name} differ in case alone; rename or remove one of them")
 
 
 def _weights(vector: TaskVector) -> list[WeightsPlan]:

@@ -35,10 +35,12 @@ class Writer:
             count: Told the bytes of weights done.
         """
         if len(plan.files) > FILES:
-            raise LimitError(f"{len(plan.files)} files, limit {FILES}")
+            raise LimitError(f"{len(plan.files)} files, limit {FILES}; move some out of the directory")
         headers = sum(len(file.header) for file in plan.files if isinstance(file, WeightsPlan))
         if headers > HEADERS_BYTES:
-            raise LimitError(f"headers of weight files of {headers} bytes in all, limit {HEADERS_BYTES}")
+            raise LimitError(
+                f"headers of weight files of {headers} bytes in all, limit {HEADERS_BYTES}; save fewer tensors"
+            )
         self._plan, self._name, self._identities, self._count = plan, name, identities, count
         self._index = {base: number for number, base in enumerate(plan.needed())}
         self._data_bytes = 0
