@@ -132,9 +132,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_small(file, most=JSON_FILE_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{file}: not JSON ({error})") from None
+        raise FormatError(f"{file}: not JSON ({error}); fetch it again") from None
     if not isinstance(value, dict):
-        raise FormatError(f"{file}: expected an object, found {type(value).__name__}")
+        raise FormatError(f"{file}: expected an object, found {type(value).__name__}; fetch it again")
     return value
 
 

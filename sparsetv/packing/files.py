@@ -38,5 +38,5 @@ def _read(directory: Path | None, name: str) -> bytes | None:
         return None
     size = (directory / name).stat().st_size
     if size > MOST_BYTES:
-        raise LimitError(f"{directory / name}: {size} bytes, limit {MOST_BYTES}")
+        raise LimitError(f"{directory / name}: {size} bytes, limit {MOST_BYTES}; is it what its name says?")
     return (directory / name).read_bytes()
