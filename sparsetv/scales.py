@@ -86,7 +86,7 @@ def tensor_factors(task: SparseTaskVector, policy: str) -> Mapping[str, float]:
 
     Rounded to float32; 1 where a tensor keeps nothing but zeros.
     """
-    if policy != "l2-tensor":
+    if policy != "l2-tensor" or task.imported:
         return {}
     factors = {}
     for name, tensor in task.tensors.items():

@@ -18,6 +18,9 @@ _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 REFITTED = ("refit", "sign-refit", "budget-refit")
 """`values` of recipes whose values were trained."""
 
+IMPORTED = "imported"
+"""`localizer` and `preset` of recipes whose entries another tool chose (SPEC 3.10)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extra:
@@ -202,9 +205,17 @@ class SparseTaskVector:
         """Whether values were trained to be used at scale 1, and are no longer the fine-tune's."""
         return self.recipe.values in REFITTED
 
+    @property
+    def imported(self) -> bool:
+        """Whether another tool chose the entries, so that nobody knows what it dropped."""
+        return self.recipe.localizer == IMPORTED
+
     def norm_ratios(self) -> tuple[float, float]:
-        """(r1, r2): L1 and L2 norm of the whole task vector over those of its kept entries, over the scope."""
-        if self.exact and self.nnz == self.numel:
+        """(r1, r2): L1 and L2 norm of the whole task vector over those of its kept entries, over the scope.
+
+        1 where nothing was dropped, or nobody knows what was.
+        """
+        if self.imported or (self.exact and self.nnz == self.numel):
             return 1.0, 1.0
         kept_l1 = math.fsum(float(np.abs(t.values).sum(dtype=np.float64)) for t in self.tensors.values())
         kept_l2 = math.fsum(float(np.square(t.values, dtype=np.float64).sum()) for t in self.tensors.values())
