@@ -2,7 +2,7 @@
 
     >>> import sparsetv
     >>> sorted(sparsetv.__all__)[:3]
-    ['ArchiveSummary', 'Composer', 'FormatError']
+    ['ArchiveSummary', 'Composer', 'Exported']
 
 Names are imported when they are first used, so that `import sparsetv` costs nothing.
 """
@@ -31,6 +31,9 @@ _HOMES = {
     "restore": "sparsetv.jobs.archive",
     "convert": "sparsetv.jobs.convert",
     "PackCallback": "sparsetv.jobs.training",
+    "Exported": "sparsetv.exchange.outcome",
+    "export_task": "sparsetv.jobs.exchange",
+    "import_task": "sparsetv.jobs.exchange",
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
@@ -62,6 +65,7 @@ _HOMES = {
 __all__ = [
     "ArchiveSummary",
     "Composer",
+    "Exported",
     "FormatError",
     "Learn",
     "LiveModel",
@@ -83,8 +87,10 @@ __all__ = [
     "attach",
     "convert",
     "evaluate",
+    "export_task",
     "find_mask",
     "from_pretrained",
+    "import_task",
     "inspect",
     "inspect_archive",
     "memory_limit",
@@ -110,11 +116,13 @@ if TYPE_CHECKING:
     from sparsetv.container.limits import memory_limit
     from sparsetv.csr import SparseTensor
     from sparsetv.errors import FormatError, SparseTVError
+    from sparsetv.exchange.outcome import Exported
     from sparsetv.jobs.analyze import overlap, where
     from sparsetv.jobs.archive import archive_to, restore
     from sparsetv.jobs.archived import ArchiveSummary, inspect_archive
     from sparsetv.jobs.convert import convert
     from sparsetv.jobs.evaluate import evaluate
+    from sparsetv.jobs.exchange import export_task, import_task
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn
     from sparsetv.jobs.loading import from_pretrained

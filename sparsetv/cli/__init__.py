@@ -13,6 +13,7 @@ from sparsetv.cli.demo import demo
 from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.doctor import doctor
 from sparsetv.cli.evaluate import evaluate
+from sparsetv.cli.exchange import export, import_
 from sparsetv.cli.inspect import inspect
 from sparsetv.cli.localize import localize
 from sparsetv.cli.output import plain
@@ -35,6 +36,7 @@ def group() -> None:
     sparsetv localize BASE FINETUNED -o MASK      only the mask, for `pack --mask`
     sparsetv pack --lossless BASE FINETUNED -o FILE, then restore BASE FILE -o DIR   every bit of it
     sparsetv convert DIR -o NEW                   pickled weights become safetensors, for all the others
+    sparsetv export TASK --to FORM -o PATH, import SOURCE --from FORM -o TASK    other tools' files
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
@@ -48,8 +50,8 @@ def group() -> None:
 
 
 for command in (
-    pack, restore, convert, localize, inspect, verify, stitch, add, remove, tasks, store, overlap, where, evaluate,
-    bench, report, demo, doctor,
+    pack, restore, convert, export, import_, localize, inspect, verify, stitch, add, remove, tasks, store, overlap,
+    where, evaluate, bench, report, demo, doctor,
 ):  # fmt: skip
     group.add_command(command)
 

@@ -15,6 +15,7 @@ from sparsetv.errors import UsageError
 from sparsetv.jobs import convert as conversion
 from sparsetv.jobs.analyze import overlap, where
 from sparsetv.jobs.archive import archive_to, restore
+from sparsetv.jobs.exchange import export_task, import_task
 from sparsetv.jobs.localize import find_mask
 from sparsetv.jobs.pack import pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
@@ -115,6 +116,15 @@ def _restore_again(room: Path) -> None:
         _restore(room)
 
 
+def _export(room: Path) -> None:
+    export_task(room / "one.stv", room / "fresh", form="scipy")
+
+
+def _export_again(room: Path) -> None:
+    if not (room / "fresh").exists():
+        _export(room)
+
+
 def _lib(room: Path) -> Store:
     return Store.open(room / "lib")
 
@@ -170,6 +180,11 @@ SCENES = (
     _change("remove a task", lambda room: remove(room / "out", ["one"])),
     _change("remove all tasks", lambda room: remove(room / "out", ["*"])),
     Scene("convert", "convert", ("pickled",), "fresh", _convert, 9, _convert_again),
+    _file("export, over an old file", "export", ("one.stv", "old.deltas"), "old.deltas",
+          lambda room: export_task(room / "one.stv", room / "old.deltas", form="dense")),
+    Scene("export into a new directory", "export", ("one.stv",), "fresh", _export, 9, _export_again),
+    _file("import, over an old file", "import", ("base", "old.deltas", "old.stv"), "old.stv",
+          lambda room: import_task(room / "old.deltas", room / "old.stv", form="dense", base=room / "base")),
     Scene("restore", "restore", ("base", "one.archive"), "back", _restore, 12, _restore_again),
     _store("init", ("one.stv",), 8, lambda room: Store.init(room / "new")),
     _store("add the first", ("empty", "one.stv"), 14, lambda room: Store.open(room / "empty").add(room / "one.stv")),

@@ -9,6 +9,7 @@ from hostile import Array, pack_to, sharded
 from sparsetv.archive.file import is_archive
 from sparsetv.demo.folder import ensure
 from sparsetv.jobs.archive import archive_to
+from sparsetv.jobs.exchange import export_task
 from sparsetv.jobs.localize import find_mask
 from sparsetv.jobs.options import PackOptions, StitchOptions
 from sparsetv.jobs.pack import pack_to as pack
@@ -69,6 +70,7 @@ def build(room: Path) -> None:
     archive_to(room / "one.archive", room / "base", room / "tuned-one")
     assert is_archive(room / "one.archive")
     find_mask(room / "base", room / "tuned-two", output=room / "old.mask", options=OPTIONS)
+    export_task(room / "two.stv", room / "old.deltas", form="dense")
     ensure(room / "model", {"seed": 0}, make=save_model)
     (room / "pickled").mkdir()
     (room / "pickled" / "pytorch_model.bin").write_bytes(b"weights")

@@ -1,0 +1,1 @@
+"""Task vectors in the forms of other tools: one file per form."""
