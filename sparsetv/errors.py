@@ -48,6 +48,10 @@ class BusyError(SparseTVError):
     exit_code = 6
 
 
+class HubError(SparseTVError):
+    """The hub cannot be reached, or refuses; the message says what to do."""
+
+
 class LimitError(SparseTVError):
     """Input beyond a stated limit."""
 

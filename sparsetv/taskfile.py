@@ -10,6 +10,7 @@ from sparsetv.container.limits import Limits, memory_limit
 from sparsetv.container.reader import Opened, decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import LimitError
+from sparsetv.hub.fetch import local
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire.header import is_of_format, map_file
 
@@ -54,11 +55,16 @@ def write_task(path: Path | str, task: SparseTaskVector) -> int:
 def open_task(path: Path | str, *, limits: Limits | None = None) -> Opened:
     """Check a task file's header, manifest and payload hash without decoding it; the file stays mapped.
 
+    Args:
+        path: The file; or, as text, a hub id `org/task@revision` that is no local path.
+        limits: What decoding may take.
+
     Raises:
         NotFoundError: There is no such file.
+        HubError: The hub cannot be reached, or refuses.
         FormatError: It is no valid task file.
     """
-    return open_bytes(map_file(Path(path)), what=str(path), limits=limits)
+    return open_bytes(map_file(local(path)), what=str(path), limits=limits)
 
 
 def is_task_file(path: Path | str) -> bool:
@@ -67,7 +73,7 @@ def is_task_file(path: Path | str) -> bool:
 
 
 def read_task(path: Path | str, *, limits: Limits | None = None) -> SparseTaskVector:
-    """Read and check a whole task file.
+    """Read and check a whole task file, from a path or a hub id as `open_task` does.
 
     Raises:
         NotFoundError: There is no such file.

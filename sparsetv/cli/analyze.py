@@ -18,7 +18,7 @@ _Command = Callable[..., Any]
 def _common(command: _Command) -> _Command:
     for decorate in reversed(
         (
-            click.argument("tasks", nargs=-1, required=True, metavar="TASK.stv|STORE:NAME,..."),
+            click.argument("tasks", nargs=-1, required=True, metavar="TASK.stv|ORG/TASK|STORE:NAME,..."),
             click.option("--plot", metavar="FILE.png|svg", help="Also draw a picture (needs the extra `demo`)."),
             click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
         )

@@ -17,7 +17,7 @@ _fit = click.option(
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|STORE:NAME,...]...")
+@click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|ORG/TASK|STORE:NAME,...]...")
 @click.option("--weight", "weights", multiple=True, metavar="NAME=W", help="Weight of a task; repeat for several.")
 @_fit
 @verify_option

@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("task", metavar="TASK.stv")
+@click.argument("task", metavar="TASK.stv|ORG/TASK")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @max_memory
 def inspect(task: str, as_json: bool) -> None:
     """Show what a task file or an archive holds and where its bytes went."""
     from sparsetv.archive.file import is_archive
+    from sparsetv.hub.fetch import local
     from sparsetv.jobs.inspect import inspect as summarise
 
-    if is_archive(task):
+    file = local(task)
+    if is_archive(file):
         from sparsetv.cli.archives import print_archive
         from sparsetv.jobs.archived import inspect_archive
 
-        print_archive(inspect_archive(task), as_json=as_json)
+        print_archive(inspect_archive(file), as_json=as_json)
         return
     summary = summarise(task)
     if as_json:

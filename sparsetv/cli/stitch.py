@@ -23,7 +23,7 @@ verify_option = click.option(
 
 @click.command()
 @click.argument("base")
-@click.argument("tasks", nargs=-1, metavar="[TASK.stv|STORE:NAME,...]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK.stv|ORG/TASK|STORE:NAME,...]...")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
 @click.option(
     "--rule",

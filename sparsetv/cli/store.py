@@ -41,7 +41,7 @@ def init(directory: str, base: str | None, wait: float) -> None:
 
 @store.command()
 @click.argument("directory", metavar="STORE")
-@click.argument("task_files", nargs=-1, required=True, metavar="TASK.stv...")
+@click.argument("task_files", nargs=-1, required=True, metavar="[TASK.stv|ORG/TASK]...")
 @click.option("--name", metavar="NAME", help="Name in the store; that in the file without it.")
 @click.option("--replace", is_flag=True, help="Replace a task of the same name.")
 @_waiting

@@ -7,7 +7,7 @@ from sparsetv.cli.output import print_json, progress_bars
 
 
 @click.command()
-@click.argument("task", metavar="TASK.stv")
+@click.argument("task", metavar="TASK.stv|ORG/TASK")
 @click.option("--base", help="Compare the hashes of this base's tensors.")
 @click.option(
     "--finetuned", help="Compare every kept entry, or archived byte, with this fine-tune, bit for bit; needs --base."

@@ -8,6 +8,7 @@ from sparsetv.compose.base import Base, base_of
 from sparsetv.compose.directory import open_stitched
 from sparsetv.compose.record import is_stitched
 from sparsetv.errors import NotFoundError, ProbeError, UsageError
+from sparsetv.hub.ids import find_id
 from sparsetv.jobs.models import find_processor, task_model, task_processor
 from sparsetv.progress import Progress, counter
 from sparsetv.task_vector import SparseTaskVector
@@ -71,7 +72,7 @@ def _find_task(source: Path, task: str | Path | None) -> SparseTaskVector | None
         return None
     if str(task) in members:
         return stitched.task(members[str(task)])
-    if Path(task).is_file():
+    if Path(task).is_file() or find_id(task) is not None:
         return read_task(task)
     raise NotFoundError(f"{source}: has no task {str(task)!r}; it has {', '.join(members) or 'none'}")
 

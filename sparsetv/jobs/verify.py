@@ -13,6 +13,7 @@ from sparsetv.compose.combine import Part, combine
 from sparsetv.difference import TaskVector, task_vector
 from sparsetv.errors import UsageError, VerifyError
 from sparsetv.fingerprint import digest, first_difference
+from sparsetv.hub.fetch import local
 from sparsetv.jobs.archived import verify_archive
 from sparsetv.localize.measure import measure
 from sparsetv.packing.extras import collect
@@ -41,7 +42,7 @@ def verify(
     """Verify a task file or an archive; returns what was checked, or raises at the first thing that is wrong.
 
     Args:
-        path: The task file, or the archive.
+        path: The task file, or the archive, or a hub id.
         base: The base, to compare hashes of its tensors; an archive is then decoded, too.
         finetuned: The fine-tune, to compare every kept entry and every carried tensor, or every archived byte; needs
             `base`.
@@ -54,8 +55,9 @@ def verify(
     """
     if finetuned is not None and base is None:
         raise UsageError("comparing with the fine-tune needs the base, too; pass --base")
-    if is_archive(path):
-        found = verify_archive(path, base=base, finetuned=finetuned, progress=progress)
+    file = local(path)
+    if is_archive(file):
+        found = verify_archive(file, base=base, finetuned=finetuned, progress=progress)
         return tuple(Check(*pair) for pair in found)
     task = read_task(path)
     checks = [

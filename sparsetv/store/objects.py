@@ -11,6 +11,7 @@ from sparsetv.container.limits import Limits
 from sparsetv.container.reader import decode, open_bytes
 from sparsetv.container.writer import encode
 from sparsetv.errors import FormatError, NotFoundError
+from sparsetv.hub.fetch import local
 from sparsetv.store.base import StoreBase, base_from
 from sparsetv.store.layout import directory, kind_of, object_parts, regular
 from sparsetv.task_vector import SparseTaskVector
@@ -45,7 +46,7 @@ def incoming(source: str | Path | SparseTaskVector) -> Incoming:
     if isinstance(source, SparseTaskVector):
         data, what = encode(source).tobytes(), source.name
     else:
-        data, what = _bytes_of(Path(source)), str(source)
+        data, what = _bytes_of(local(source)), str(source)
     opened = open_bytes(data, what=what)
     decode(opened)
     manifest = opened.manifest
