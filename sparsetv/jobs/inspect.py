@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsetv.container.reader import decode
+from sparsetv.container.reader import Opened, decode
 from sparsetv.dtypes import SIZES
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import Sizes, open_task, sizes
@@ -72,7 +72,7 @@ def inspect(path: str | Path, *, decoded: bool = True) -> Summary:
     """Summarise a task file.
 
     Args:
-        path: The file.
+        path: The file, or a hub id.
         decoded: Decode and check all of it, to say what was lost; else header, manifest and payload hash alone.
 
     Raises:
@@ -80,6 +80,17 @@ def inspect(path: str | Path, *, decoded: bool = True) -> Summary:
         FormatError: It is no valid task file.
     """
     opened = open_task(path)
+    return summarise(opened, path=path, task=decode(opened) if decoded else None)
+
+
+def summarise(opened: Opened, *, path: str | Path, task: SparseTaskVector | None) -> Summary:
+    """Summarise a task file that is open.
+
+    Args:
+        opened: The file.
+        path: What it is called.
+        task: What it holds, decoded, to say what was lost; else only what its manifest says is told.
+    """
     manifest, base, split = opened.manifest, opened.manifest.base, sizes(opened)
     counts = [0] * len(manifest.scope)
     for block in manifest.blocks:
@@ -111,7 +122,7 @@ def inspect(path: str | Path, *, decoded: bool = True) -> Summary:
         probe=None if probe is None else {"kind": probe.kind, "seed": probe.seed, "count": probe.count,
                                           "recorded": probe.recorded, "distance": probe.distance},
         budget=None if manifest.budget is None else asdict(manifest.budget),
-        energy=_energy(decode(opened)) if decoded else None,
+        energy=None if task is None else _energy(task),
         tensors=tuple(
             TensorSummary(base.names[i], base.dtypes[i], base.shapes[i], nnz, nnz / numel if numel else 0.0, n.l1, n.l2)
             for i, nnz, numel, n in zip(manifest.scope, counts, numels, manifest.norms, strict=True)
