@@ -37,6 +37,11 @@ _HOMES = {
     "pack": "sparsetv.jobs.pack",
     "pack_files": "sparsetv.jobs.pack",
     "pack_to": "sparsetv.jobs.pack",
+    "card": "sparsetv.jobs.card",
+    "load_pretrained": "sparsetv.jobs.hub",
+    "save_pretrained": "sparsetv.jobs.hub",
+    "pull": "sparsetv.jobs.hub",
+    "push": "sparsetv.jobs.hub",
     "StitchOptions": "sparsetv.jobs.options",
     "stitch": "sparsetv.jobs.stitch",
     "Store": "sparsetv.jobs.store",
@@ -85,6 +90,7 @@ __all__ = [
     "add",
     "archive_to",
     "attach",
+    "card",
     "convert",
     "evaluate",
     "export_task",
@@ -93,17 +99,21 @@ __all__ = [
     "import_task",
     "inspect",
     "inspect_archive",
+    "load_pretrained",
     "memory_limit",
     "open_pair",
     "overlap",
     "pack",
     "pack_files",
     "pack_to",
+    "pull",
+    "push",
     "read_mask",
     "read_task",
     "remove",
     "restore",
     "run_localizer",
+    "save_pretrained",
     "stitch",
     "verify",
     "where",
@@ -120,9 +130,11 @@ if TYPE_CHECKING:
     from sparsetv.jobs.analyze import overlap, where
     from sparsetv.jobs.archive import archive_to, restore
     from sparsetv.jobs.archived import ArchiveSummary, inspect_archive
+    from sparsetv.jobs.card import card
     from sparsetv.jobs.convert import convert
     from sparsetv.jobs.evaluate import evaluate
     from sparsetv.jobs.exchange import export_task, import_task
+    from sparsetv.jobs.hub import load_pretrained, pull, push, save_pretrained
     from sparsetv.jobs.inspect import inspect
     from sparsetv.jobs.learning import Learn
     from sparsetv.jobs.loading import from_pretrained

@@ -4,6 +4,8 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from sparsetv.arrays import Bytes, Values
 from sparsetv.csr import SparseTensor
 from sparsetv.fingerprint import Fingerprint
 from sparsetv.masks import Mask
+
+if TYPE_CHECKING:
+    from sparsetv.jobs.hub import Pushed
 
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 
@@ -165,6 +170,35 @@ class SparseTaskVector:
     probe: Probe | None = None
     drawn: int | None = None
     budget: Budget | None = None
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "SparseTaskVector":
+        """Read a task from a hub id, a directory or a file; see `sparsetv.load_pretrained`."""
+        from sparsetv import load_pretrained  # noqa: PLC0415  a noun does no I/O: the package finds who does
+
+        return load_pretrained(source)
+
+    def save_pretrained(self, directory: str | Path, *, accuracy: Mapping[str, float] | None = None) -> Path:
+        """Write `task.stv` and its card into a directory; see `sparsetv.save_pretrained`."""
+        from sparsetv import save_pretrained  # noqa: PLC0415
+
+        return save_pretrained(self, directory, accuracy=accuracy)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        message: str | None = None,
+        create_pr: bool = False,
+        parent_commit: str | None = None,
+        accuracy: Mapping[str, float] | None = None,
+    ) -> "Pushed":
+        """Commit the task and its card to a repository of the hub; see `sparsetv.push`."""
+        from sparsetv import push  # noqa: PLC0415
+
+        how = {"private": private, "create_pr": create_pr}
+        return push(self, repo, message=message, parent_commit=parent_commit, accuracy=accuracy, **how)
 
     @property
     def nnz(self) -> int:

@@ -14,6 +14,7 @@ from sparsetv.cli.directory import add, remove, tasks
 from sparsetv.cli.doctor import doctor
 from sparsetv.cli.evaluate import evaluate
 from sparsetv.cli.exchange import export, import_
+from sparsetv.cli.hub import card, pull, push
 from sparsetv.cli.inspect import inspect
 from sparsetv.cli.localize import localize
 from sparsetv.cli.output import plain
@@ -40,6 +41,7 @@ def group() -> None:
     sparsetv stitch BASE task.stv … -o DIR        any set of files becomes a model
     sparsetv add|remove|tasks DIR …               tasks come and go, the base stays exact
     sparsetv store …                              a library of many tasks of one base
+    sparsetv pull|push|card ORG/TASK …            task files on the hub; ORG/TASK@REV stands for a file everywhere
     sparsetv overlap|where task.stv …             what tasks share, and where in the model they lie
     sparsetv bench EXPERIMENT --suite SUITE        bytes, accuracy and time, on your own models
     sparsetv report DIR -o page.html              results of the benchmarks as one page
@@ -51,7 +53,7 @@ def group() -> None:
 
 for command in (
     pack, restore, convert, export, import_, localize, inspect, verify, stitch, add, remove, tasks, store, overlap,
-    where, evaluate, bench, report, demo, doctor,
+    where, evaluate, pull, push, card, bench, report, demo, doctor,
 ):  # fmt: skip
     group.add_command(command)
 

@@ -16,16 +16,18 @@ from sparsetv.jobs import convert as conversion
 from sparsetv.jobs.analyze import overlap, where
 from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.exchange import export_task, import_task
+from sparsetv.jobs.hub import keep
 from sparsetv.jobs.localize import find_mask
 from sparsetv.jobs.pack import pack_to
 from sparsetv.jobs.stitch import add, remove, stitch
 from sparsetv.jobs.store import Store
 from sparsetv.report.page import write_report
+from sparsetv.wire.header import map_file
 
 Act = Callable[[Path], object]
 
 READERS = (
-    "inspect", "verify", "tasks", "evaluate", "store list", "store show", "store fsck", "doctor",
+    "inspect", "verify", "tasks", "evaluate", "push", "card", "store list", "store show", "store fsck", "doctor",
 )  # fmt: skip
 """Commands that write nothing but to the terminal; `doctor` does in a temporary directory."""
 
@@ -159,6 +161,8 @@ SCENES = (
           lambda room: overlap([room / "one.stv", room / "two.stv"], plot=room / "old.svg")),
     _file("where --plot, new file", "where", ("one.stv",), "new.svg",
           lambda room: where([room / "one.stv"], plot=room / "new.svg")),
+    _file("pull, over an old file", "pull", ("one.stv", "old.stv"), "old.stv",
+          lambda room: keep(map_file(room / "one.stv"), room / "old.stv")),
     _file("report, over an old file", "report", ("results", "old.html"), "old.html",
           lambda room: write_report(room / "results", room / "old.html")),
     Scene("bench, new results", "bench", ("one.stv",), "made/new.jsonl",
