@@ -190,3 +190,19 @@ def test_python_reads_a_hub_id_but_never_takes_a_path_for_one(place: Place) -> N
     assert done.stdout.strip() == read_task(place.path / "one.stv").digest(), done.stderr
     with pytest.raises(NotFoundError, match="no such file"):
         read_task(Path("org/one"))
+
+
+def test_a_live_model_takes_a_hub_id(place: Place) -> None:
+    place.hub.add("org/many", {"first.stv": place.bytes("one.stv")})
+    code = """if True:
+        import sparsetv, torch
+        block = torch.nn.Module()
+        block.w, block.b = (torch.nn.Parameter(torch.zeros(shape)) for shape in ((4, 5), (5,)))
+        model = torch.nn.Module()
+        model.h = torch.nn.ModuleList([block])
+        live = sparsetv.attach(model, "org/many/first")
+        live.activate("one")
+        print(sum(int(parameter.count_nonzero()) for parameter in model.parameters()))
+    """
+    done = place.python(code)
+    assert done.stdout.strip() == str(read_task(place.path / "one.stv").nnz), done.stderr
