@@ -74,8 +74,8 @@ def stitch(  # noqa: PLR0913, PLR0917  one parameter per option
 ) -> None:
     """Put tasks onto BASE and write an ordinary checkpoint directory.
 
-    Tasks are files, or tasks of a store by name or glob: STORE:sst2,mnli*. Where all come from stores that know their
-    base, BASE can be left out.
+    Tasks are files, hub ids (ORG/TASK@REVISION), or tasks of a store by name or glob: STORE:sst2,mnli*. Where all come
+    from stores that know their base, BASE can be left out.
 
     With one task the result is that task's model, head included; with several it is the base's class, and each task's
     head lies in DIR/sparsetv/heads.

@@ -41,7 +41,7 @@ def stitch(
 
     Args:
         base: Directory, `.safetensors` file or hub id; None for the one that the tasks' store knows.
-        tasks: Task files, tasks in memory, or tasks of a store as `STORE:NAME,GLOB`.
+        tasks: Task files, hub ids, tasks in memory, or tasks of a store as `STORE:NAME,GLOB`.
         output: Directory to write; it must not exist, be empty, or have been written by `stitch`.
         options: How tasks combine.
         progress: Reports bytes written.

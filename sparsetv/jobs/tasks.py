@@ -1,4 +1,4 @@
-"""Tasks from whatever a user names them by: files, tasks in memory, and `STORE:a,b,c*`."""
+"""Tasks from whatever a user names them by: files, hub ids, tasks in memory, and `STORE:a,b,c*`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,14 +11,15 @@ from sparsetv.task_vector import SparseTaskVector
 from sparsetv.taskfile import read_all, read_task
 
 Source = str | Path | SparseTaskVector
-"""A task file, a task in memory, or tasks of a store as `STORE:NAME,GLOB`."""
+"""A task file, a hub id `org/task@revision`, a task in memory, or tasks of a store as `STORE:NAME,GLOB`."""
 
 
 def read_tasks(sources: Sequence[Source]) -> list[SparseTaskVector]:
     """Read all tasks that are named, in order; those of a store by ascending name.
 
     Raises:
-        NotFoundError: A file, or a task of a store, is not there.
+        NotFoundError: A file, or a task of a store or of the hub, is not there.
+        HubError: The hub cannot be reached, or refuses.
         FormatError: A file is broken.
         LimitError: Together they would pass the memory limit.
     """
