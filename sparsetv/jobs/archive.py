@@ -1,5 +1,7 @@
 """Lossless archives: a whole checkpoint against its base into one file, and back, byte for byte."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from sparsetv.archive.layout import HEADER_BYTES
 from sparsetv.archive.plan import make_plan
 from sparsetv.archive.writer import Writer
 from sparsetv.arrays import Bytes
+from sparsetv.causes import cause
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.difference import task_vector
 from sparsetv.errors import OutputError
@@ -113,7 +116,8 @@ def _check_space(target: Path, size: int) -> None:
     """An archive of a few bytes may say that it holds far more than a disk does; that is known before it is written."""
     free = shutil.disk_usage(target.resolve().parent).free
     if size > free:
-        raise OutputError(f"{target}: needs {size} bytes, and {free} are free; free some space or name another place")
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OutputError(f"cannot write {target}: needs {size} bytes, and {free} are free: {cause(full)}")
 
 
 def _counted(pieces: Iterator[Bytes | bytes], count: Callable[[int], None]) -> Iterator[Bytes | bytes]:
