@@ -246,9 +246,7 @@ def test_an_archive_of_more_than_the_disk_holds_is_refused_before_it_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(
-        OutputError, match=r"back: needs \d+ bytes, and 100 are free: No space left on device; free"
-    ):
+    with pytest.raises(OutputError, match=r"back: needs \d+ bytes, and 100 are free: No space left on device; free"):
         restore(BASE, BASE.parent / "files.stv", tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith("-lock")] == []
 
