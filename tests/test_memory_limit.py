@@ -170,6 +170,12 @@ def test_packing_more_than_the_limit_has_room_for_is_refused(tmp_path: Path, pai
     assert not (tmp_path / "x.stv").exists()
 
 
+def test_localizing_more_than_the_limit_has_room_for_is_refused(tmp_path: Path, pair: Pair) -> None:
+    result = run("localize", pair.base, pair.tuned, "-o", tmp_path / "m.safetensors", "--max-memory", "1MB")
+    assert isinstance(result.exception, LimitError)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 def test_a_mask_that_keeps_more_than_the_limit_has_room_for_is_refused(tmp_path: Path, pair: Pair) -> None:
     run("localize", pair.base, pair.tuned, "-o", tmp_path / "m.safetensors", "--density", "0.5")
     words = ("pack", pair.base, pair.tuned, "-o", tmp_path / "x.stv", "--mask", tmp_path / "m.safetensors")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sparsetv.cli.choosing import Choosing, choosing_options
+from sparsetv.cli.memory import max_memory
 from sparsetv.cli.output import print_json, progress_bars
 
 
@@ -15,6 +16,7 @@ from sparsetv.cli.output import print_json, progress_bars
 @click.option("-o", "--output", required=True, metavar="MASK.safetensors", help="File to write.")
 @choosing_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@max_memory
 def localize(base: str, finetuned: str, output: str, as_json: bool, **shared: Any) -> None:
     """Find which entries of FINETUNED minus BASE carry the skill, and write them as a mask for `pack --mask`."""
     from sparsetv.jobs.localize import find_mask
