@@ -23,6 +23,9 @@ SIZES: dict[str, int] = {
 WEIGHT_DTYPES = ("BF16", "F16", "F32")
 """Dtypes whose entries a task may keep."""
 
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+"""What torch calls them."""
+
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4")}
 _UNSIGNED: dict[int, np.dtype[Any]] = {1: np.dtype("u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 

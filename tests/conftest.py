@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,3 +51,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = [{"text": text, "label": number % 3} for number, text in enumerate(texts(30))]
     lines(path / "data.jsonl", examples)
     return path
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that the crash tests play with; not to be changed."""
+    from crashing.stage import build
+
+    path = tmp_path_factory.mktemp("stage")
+    build(path)
+    return path
+
+
+@pytest.fixture
+def room(stage: Path, tmp_path: Path) -> Path:
+    """A copy of the stage of one's own."""
+    return Path(shutil.copytree(stage, tmp_path / "room"))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from crash import in_child, start_child
-from crashing.stage import OPTIONS, PLAIN, build
+from crashing.stage import OPTIONS, PLAIN
 from crashing.state import content, temporaries
 from crashing.writers import WRITERS, state
 from filelock import FileLock
@@ -26,19 +26,6 @@ from sparsetv.jobs.archive import archive_to, restore
 from sparsetv.jobs.pack import pack_to as pack
 from sparsetv.jobs.stitch import add, stitch
 from sparsetv.jobs.store import Store
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("stage")
-    build(path)
-    return path
-
-
-@pytest.fixture
-def room(stage: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(stage, tmp_path / "room"))
-
 
 # Locks
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from crash import in_child
-from crashing.stage import OPTIONS, PLAIN, build
+from crashing.stage import OPTIONS, PLAIN
 from crashing.state import temporaries
 from crashing.writers import WRITERS, state
 from hostile import outcome
@@ -26,18 +26,6 @@ NOT_HERE = 77
 _NEW_MOUNTS = 0x20000
 _PRIVATE = 1 << 18 | 1 << 14
 _NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("stage")
-    build(path)
-    return path
-
-
-@pytest.fixture
-def room(stage: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(stage, tmp_path / "room"))
 
 
 def refused(name: str, room: Path, reason: str) -> int:

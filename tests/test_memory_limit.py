@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-import tracemalloc
 from pathlib import Path
 
 import pytest
+from evidence import at_most
 from hostile import (
     Pair,
     base_tensors,
@@ -90,13 +90,8 @@ NESTED: list[bytes] = [
 @pytest.mark.parametrize("text", NESTED, ids=lambda text: text[1:12].decode(errors="ignore"))
 def test_a_byte_of_json_takes_less_than_it_counts(text: bytes) -> None:
     sealed = frame(text)
-    tracemalloc.start()
-    try:
+    with at_most(JSON_BYTES * len(text) + (64 << 10)):
         open_manifest(memoryview(sealed), sha256=hashlib.sha256(sealed).hexdigest(), what="x")
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak <= JSON_BYTES * len(text) + (64 << 10)
 
 
 def test_the_default_limit_lets_any_header_and_manifest_be_parsed() -> None:
@@ -105,28 +100,17 @@ def test_the_default_limit_lets_any_header_and_manifest_be_parsed() -> None:
 
 def test_a_header_is_refused_before_it_is_parsed() -> None:
     text = b'{"a":' + b"[" * (1 << 20) + b"]" * (1 << 20) + b"}"
-    tracemalloc.start()
-    try:
-        with pytest.raises(LimitError, match=NEED):
-            open_bytes(memoryview(framed(text)), limits=Limits(1 << 20))
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < len(text) + (1 << 17)
+    data = memoryview(framed(text))
+    with at_most(1 << 16), pytest.raises(LimitError, match=NEED):
+        open_bytes(data, limits=Limits(1 << 20))
 
 
 def test_a_manifest_is_refused_before_it_is_unpacked(tmp_path: Path, task: Path) -> None:
     """A megabyte of zeros in the name of the writer takes little in the file."""
     path = tmp_path / "large.stv"
     path.write_bytes(with_manifest(task.read_bytes(), ["writer"], "0" * (1 << 20)))
-    tracemalloc.start()
-    try:
-        with pytest.raises(LimitError, match=NEED):
-            read_task(path, limits=Limits(1 << 20))
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 1 << 19
+    with at_most((1 << 19) - 1), pytest.raises(LimitError, match=NEED):
+        read_task(path, limits=Limits(1 << 20))
 
 
 def test_tasks_that_are_held_together_count_together(tmp_path: Path, pair: Pair) -> None:

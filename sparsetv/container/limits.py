@@ -58,6 +58,9 @@ DECODED_BYTES = 8 << 30
 JSON_BYTES = 64
 """SPEC 5.2: what each byte of header and manifest counts against the memory budget."""
 
+ENTRY_BYTES = 64
+"""What choosing, gathering and writing one kept entry may take, buffers apart."""
+
 _memory: ContextVar[int] = ContextVar("sparsetv.memory", default=DECODED_BYTES)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sparsetv.arrays import Bytes
 from sparsetv.csr import SparseTensor, rows_and_columns
 from sparsetv.exchange.files import Array, write_arrays
-from sparsetv.exchange.outcome import LeftOut, corrections, no_place, touched
+from sparsetv.exchange.outcome import LeftOut, corrections, keeping, no_place
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire import canonical
 
@@ -27,7 +27,7 @@ def write_csr(task: SparseTaskVector, path: Path) -> tuple[LeftOut, ...]:
     Reference:
         GraphBLAS, Binsparse storage format, version 0.1.
     """
-    tensors = touched(task)
+    tensors = keeping(task)
     described = {name: _describe(tensor) for name, tensor in tensors.items()}
     arrays = [array for name, tensor in tensors.items() for array in _arrays(name, tensor)]
     metadata = {"binsparse": canonical.dumps(described).decode(), "task": task.name}

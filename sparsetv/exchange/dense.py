@@ -12,7 +12,7 @@ from sparsetv.dtypes import WEIGHT_DTYPES, from_float32, to_float32
 from sparsetv.errors import CheckpointError, FormatError
 from sparsetv.exchange.entries import Collector, Found, chunks
 from sparsetv.exchange.files import Array, write_arrays
-from sparsetv.exchange.outcome import LeftOut, corrections, files, touched
+from sparsetv.exchange.outcome import LeftOut, corrections, files, keeping
 from sparsetv.task_vector import Extra, SparseTaskVector
 from sparsetv.wire import canonical
 from sparsetv.wire.fields import as_list, as_text
@@ -36,7 +36,7 @@ def write_dense(task: SparseTaskVector, path: Path, *, dtype: str = "float32") -
     Cost:
         Memory of the largest tensor.
     """
-    tensors = touched(task)
+    tensors = keeping(task)
     whole = {name: extra for name, extra in task.extras.items() if extra.kind == "tensor" and name not in tensors}
     others = [LeftOut(n, 0, f"a carried tensor ({e.kind})") for n, e in task.extras.items() if n not in whole]
     arrays = [_deltas(name, tensor, tensor.dtype if dtype == "base" else "F32") for name, tensor in tensors.items()]

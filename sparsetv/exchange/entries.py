@@ -7,7 +7,7 @@ import numpy as np
 
 from sparsetv.arrays import Positions, Values
 from sparsetv.checkpoint.reading import Checkpoint
-from sparsetv.container.limits import Limits
+from sparsetv.container.limits import ENTRY_BYTES, Limits
 from sparsetv.csr import SparseTensor
 from sparsetv.dtypes import WEIGHT_DTYPES, from_float32, to_float32
 from sparsetv.errors import CheckpointError, FormatError, NamesError, NonFiniteError, ShapeError
@@ -17,8 +17,6 @@ from sparsetv.task_vector import IMPORTED, Extra, FineTuned, Norms, Recipe, Spar
 
 CHUNK = 1 << 19
 """Entries that are looked at at a time; a multiple of 8, so that packed bits split between bytes."""
-
-_ENTRY_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Collector:
         Raises:
             LimitError: The memory limit has no room for them.
         """
-        Limits().allow(_ENTRY_BYTES * (self._kept + count), what=self.what)
+        Limits().allow(ENTRY_BYTES * (self._kept + count), what=self.what)
 
     def add(self, name: str, positions: Positions, values: Values) -> None:
         """Take a tensor's entries, in any order; zeros that change nothing are dropped.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparsetv.belonging import touched
 from sparsetv.csr import SparseTensor
 from sparsetv.task_vector import SparseTaskVector
 
@@ -40,9 +41,9 @@ class Exported:
     left_out: tuple[LeftOut, ...]
 
 
-def touched(task: SparseTaskVector) -> dict[str, SparseTensor]:
+def keeping(task: SparseTaskVector) -> dict[str, SparseTensor]:
     """Tensors with at least one kept entry, names ascending."""
-    return {name: tensor for name, tensor in task.tensors.items() if tensor.nnz}
+    return {name: task.tensors[name] for name in touched(task)}
 
 
 def no_place(task: SparseTaskVector) -> tuple[LeftOut, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsetv import atomic
-from sparsetv.exchange.outcome import LeftOut, corrections, no_place, touched
+from sparsetv.exchange.outcome import LeftOut, corrections, keeping, no_place
 from sparsetv.task_vector import SparseTaskVector
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def write_scipy(task: SparseTaskVector, directory: Path) -> tuple[LeftOut, ...]:
         task: The task.
         directory: An empty directory.
     """
-    tensors = touched(task)
+    tensors = keeping(task)
     index = []
     for number, (name, tensor) in enumerate(tensors.items()):
         file = f"{number:05}.npz"

@@ -11,7 +11,7 @@ from sparsetv.arrays import Bytes, Positions
 from sparsetv.csr import SparseTensor
 from sparsetv.errors import CheckpointError
 from sparsetv.exchange.files import Array, write_new_arrays
-from sparsetv.exchange.outcome import LeftOut, corrections, no_place, touched
+from sparsetv.exchange.outcome import LeftOut, corrections, keeping, no_place
 from sparsetv.task_vector import SparseTaskVector
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -44,7 +44,7 @@ def write_shira(task: SparseTaskVector, directory: Path) -> tuple[LeftOut, ...]:
     Reference:
         Bhardwaj et al., SHiRA, arXiv:2406.13175; PEFT, src/peft/tuners/shira.
     """
-    tensors = touched(task)
+    tensors = keeping(task)
     reasons = {name: _reason(name, tensor) for name, tensor in tensors.items()}
     linear = {name: tensor for name, tensor in tensors.items() if reasons[name] is None}
     rank = _rank(linear)

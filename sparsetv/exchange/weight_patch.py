@@ -7,13 +7,13 @@ import numpy as np
 
 from sparsetv.arrays import Bits
 from sparsetv.csr import SparseTensor
+from sparsetv.dtypes import TORCH_NAMES
 from sparsetv.exchange.files import Array, write_arrays
-from sparsetv.exchange.outcome import LeftOut, no_place, touched
+from sparsetv.exchange.outcome import LeftOut, keeping, no_place
 from sparsetv.task_vector import SparseTaskVector
 from sparsetv.wire import canonical
 
 KIND = "sparsetv-vllm-patch"
-_TORCH = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _WIDE = 1 << 31
 
 
@@ -34,8 +34,8 @@ def write_patch(task: SparseTaskVector, path: Path, *, stitched: Callable[[str],
     Reference:
         vLLM, vllm/model_executor/model_loader/checkpoint_weight_patch.py; pull request 50723.
     """
-    tensors = touched(task)
-    patches = {name: {"shape": list(t.shape), "dtype": _TORCH[t.dtype]} for name, t in tensors.items()}
+    tensors = keeping(task)
+    patches = {name: {"shape": list(t.shape), "dtype": TORCH_NAMES[t.dtype]} for name, t in tensors.items()}
     arrays = [array for name, tensor in tensors.items() for array in _arrays(name, tensor, stitched)]
     metadata = {"patches": canonical.dumps(patches).decode(), "task": task.name}
     write_arrays(path, arrays, kind=KIND, metadata=metadata)

@@ -9,8 +9,7 @@ import numpy as np
 
 from sparsetv import atomic
 from sparsetv.arrays import Bits
-from sparsetv.belonging import check_content, check_structure
-from sparsetv.belonging import touched as touched_names
+from sparsetv.belonging import check_content, check_structure, touched
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
 from sparsetv.compose.combine import Part, combine
 from sparsetv.errors import NonFiniteError, OutputError, UsageError
@@ -120,12 +119,12 @@ def _stitched(task: SparseTaskVector, base: str | Path, scale: float) -> Callabl
 def _check_base(task: SparseTaskVector, base: Checkpoint) -> None:
     structure = {name: (base.dtype(name), base.shape(name)) for name in base.names}
     check_structure(task, structure, source=base.source)
-    identities = {name: base.identity(name) for name in touched_names(task)}
+    identities = {name: base.identity(name) for name in touched(task)}
     check_content(task, identities, source=base.source)
 
 
 def _exported(task: SparseTaskVector, form: str, target: Path, left: tuple[LeftOut, ...]) -> Exported:
-    absent = {item.what for item in left} & set(touched_names(task))
+    absent = {item.what for item in left} & set(touched(task))
     held = [tensor for name, tensor in task.tensors.items() if tensor.nnz and name not in absent]
     return Exported(form, str(target), len(held), sum(tensor.nnz for tensor in held), left)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsetv.checkpoint.reading import Checkpoint, open_checkpoint
+from sparsetv.dtypes import TORCH_NAMES
 from sparsetv.errors import CheckpointError, NamesError, ProbeError, ShapeError, UsageError
 from sparsetv.jobs.options import StitchOptions
 from sparsetv.jobs.stitch import stitch
@@ -112,9 +113,9 @@ class _Asked:
     @property
     def fits_memory(self) -> bool:
         """Whether writing into the loaded base gives the bits that files would."""
-        dtypes = {str(self.base.dtype(name)) for name in self.base.names}
+        stored = {TORCH_NAMES[dtype] for name in self.base.names if (dtype := self.base.dtype(name)) in TORCH_NAMES}
         wanted = self.kwargs.get("dtype", self.kwargs.get("torch_dtype"))
-        as_stored = wanted in (None, "auto") or {_word(wanted)} >= dtypes & {"F32", "BF16", "F16"}
+        as_stored = wanted in (None, "auto") or {str(wanted).removeprefix("torch.")} >= stored
         rows = any(extra.kind == "rows" for task in self.tasks for extra in task.extras.values())
         quantized = self.kwargs.get("quantization_config") is not None
         return as_stored and not rows and not quantized and self.options.scale not in TOGETHER
@@ -132,8 +133,6 @@ class _Asked:
             raise UsageError(f"a weight names {unknown[0]!r}, but the tasks are {', '.join(named) or 'none'}")
         headed = self.headed
         live.activate(*named, weights=named, head=headed.name if headed else None)
-        if headed is None:
-            live.use_head(None)
         return model
 
     def through_files(self) -> "PreTrainedModel":
@@ -166,11 +165,6 @@ class _Asked:
             chosen: Any = self.model_class or find_class(config)
             model: PreTrainedModel = chosen.from_pretrained(directory, trust_remote_code=False, **named)
         return model.eval()
-
-
-def _word(dtype: Any) -> str:
-    """The checkpoint's word for a torch dtype."""
-    return {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}.get(str(dtype).removeprefix("torch."), str(dtype))
 
 
 def _put_head(model: "PreTrainedModel", task: SparseTaskVector) -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sparsetv.arrays import Positions
-from sparsetv.container.limits import Limits
+from sparsetv.container.limits import ENTRY_BYTES, Limits
 from sparsetv.csr import Corrections, SparseTensor
 from sparsetv.difference import TaskVector
 from sparsetv.dtypes import from_float32, ordinals, to_float32
@@ -14,7 +14,6 @@ from sparsetv.masks import Mask
 
 _THREADS = 2
 _BUFFERS = 64 << 20
-_ENTRY_BYTES = 64
 
 
 def allow_kept(count: int) -> None:
@@ -23,7 +22,7 @@ def allow_kept(count: int) -> None:
     Raises:
         LimitError: Choosing, gathering and writing so many takes more.
     """
-    need, limit = _BUFFERS + _ENTRY_BYTES * count, Limits().decoded_bytes
+    need, limit = _BUFFERS + ENTRY_BYTES * count, Limits().decoded_bytes
     if need > limit:
         raise LimitError(
             f"keeping {count} entries takes up to {need} bytes, limit {limit}; lower the density or raise the limit "

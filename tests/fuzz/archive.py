@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hostile import framed
-
 from fuzz.archive_parts import canonical, put_together, take_apart
-from fuzz.byte_changes import reframe, scramble
+from fuzz.byte_changes import reframe, scramble, scramble_header
 from fuzz.json_changes import change_keys, change_value, respell
 from fuzz.seeds import GOLDEN
 from fuzz.target import SLACK, Outcome, Target, refused, require
@@ -114,10 +112,7 @@ def make(source: random.Random) -> bytes:
     for _ in range(source.choice([1, 1, 2, 3])):
         source.choice(_CHANGES)(source, archive)
     blob = put_together(archive.manifest, archive.data)
-    if kind == 2:
-        size = 8 + int.from_bytes(blob[:8], "little")
-        return framed(scramble(source, blob[8:size]), blob[size:])
-    return blob
+    return scramble_header(source, blob) if kind == 2 else blob
 
 
 def examine(data: bytes) -> Outcome:

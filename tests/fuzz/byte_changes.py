@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import zstandard
-from hostile import frame
+from hostile import frame, framed
 
 _LARGEST = 1 << 20
 _SKIPPABLE = b"\x50\x2a\x4d\x18"
@@ -25,6 +25,12 @@ def scramble(source: random.Random, data: bytes) -> bytes:
     for _ in range(source.choice([1, 1, 1, 4])):
         changed[source.randrange(len(data))] = source.choice([0, 1, 0x7F, 0x80, 0xFE, 0xFF, source.randrange(256)])
     return bytes(changed)
+
+
+def scramble_header(source: random.Random, blob: bytes) -> bytes:
+    """A safetensors file whose header alone is scrambled, with a length that fits again."""
+    size = 8 + int.from_bytes(blob[:8], "little")
+    return framed(scramble(source, blob[8:size]), blob[size:])
 
 
 def reframe(source: random.Random, old: bytes) -> bytes:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import partial
 
 import zstandard
-from hostile import DIGEST, Parts, canonical, framed, least_budget, put_together, take_apart, with_manifest
+from hostile import DIGEST, Parts, canonical, least_budget, put_together, take_apart, with_manifest
 
 from fuzz import seeds
-from fuzz.byte_changes import reframe, scramble
+from fuzz.byte_changes import reframe, scramble, scramble_header
 from fuzz.json_changes import change_keys, change_value, respell
 from fuzz.sound import LIMITS, check_content, check_encodes
 from fuzz.target import SLACK, Outcome, Target, refused, require
@@ -124,10 +124,7 @@ def _changed(source: random.Random, data: bytes, take: Callable[[], Parts]) -> b
     for _ in range(source.choice([1, 1, 2, 3])):
         source.choice(_CHANGES)(source, parts)
     blob = put_together(parts)
-    if kind == 2:
-        size = 8 + int.from_bytes(blob[:8], "little")
-        return framed(scramble(source, blob[8:size]), blob[size:])
-    return blob
+    return scramble_header(source, blob) if kind == 2 else blob
 
 
 def examine(data: bytes) -> Outcome:
