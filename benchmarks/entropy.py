@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsetv.container import exact, levels
-from sparsetv.container.blocks import Coded, Slice, cut
+from sparsetv.container.blocks import Coded, Slice, cut, tensor_starts
 from sparsetv.container.grid import Grid, choose_grid
 from sparsetv.container.manifest import Stream
 from sparsetv.container.writer import encode_tensors
@@ -44,7 +44,7 @@ class Floor:
 def floor_of(tensors: Mapping[str, SparseTensor], *, seed: int | None = None) -> Floor:
     """Coded bytes and their floor, over all blocks of a task's tensors; the seed of a mask that was drawn."""
     coded = encode_tensors(tensors, seed=seed)
-    blocks = list(zip(cut(list(tensors.values())), coded, strict=True))
+    blocks = list(zip(cut(tensors.values(), tensor_starts(t.shape for t in tensors.values())), coded, strict=True))
     return Floor(
         positions=sum(len(item.positions) for item in coded),
         values=sum(len(item.values) for item in coded),

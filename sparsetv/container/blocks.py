@@ -1,7 +1,7 @@
 """Cutting a task into blocks, and coding one block (SPEC 4)."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -10,7 +10,7 @@ import numpy as np
 from sparsetv.arrays import Positions, Values
 from sparsetv.container import positions, values
 from sparsetv.container.grid import Place
-from sparsetv.container.limits import BLOCK_ENTRIES
+from sparsetv.container.limits import BLOCK_ENTRIES, SECTION_ENTRIES
 from sparsetv.container.manifest import Block, Piece
 from sparsetv.container.manifest_json import row_count
 from sparsetv.csr import Corrections, SparseTensor, rows_and_columns
@@ -36,11 +36,20 @@ class Coded:
     values: bytes
 
 
-def cut(tensors: list[SparseTensor]) -> Iterator[list[Slice]]:
-    """Blocks of a task, in order (SPEC 4.4)."""
+def cut(tensors: Iterable[SparseTensor], starts: Sequence[int], *, first: int = 0) -> Iterator[list[Slice]]:
+    """Blocks of a task, or of a run of whole sections of it, in order (SPEC 4.4).
+
+    Args:
+        tensors: Tensors of the scope in order; each is dropped once it is cut.
+        starts: Index in the scope of the first entry of each tensor of the scope.
+        first: Index in the scope of the first of `tensors`.
+    """
     pending: list[Slice] = []
     kept = 0
-    for index, tensor in enumerate(tensors):
+    for index, tensor in enumerate(tensors, start=first):
+        if pending and section_of(starts[index]) != section_of(starts[index - 1]):
+            yield pending
+            pending, kept = [], 0
         for piece in _split(index, tensor):
             pending.append(piece)
             kept += piece.piece.nnz
@@ -49,6 +58,11 @@ def cut(tensors: list[SparseTensor]) -> Iterator[list[Slice]]:
                 pending, kept = [], 0
     if pending:
         yield pending
+
+
+def section_of(start: int) -> int:
+    """Number of the section that a tensor is of, from the index in the scope of its first entry (SPEC 4.4)."""
+    return start // SECTION_ENTRIES
 
 
 def _split(index: int, tensor: SparseTensor) -> Iterator[Slice]:

@@ -46,6 +46,9 @@ TENSORS = 1_000_000
 BLOCK_ENTRIES = 1 << 17
 """SPEC 4.4: kept entries at which a writer closes a block."""
 
+SECTION_ENTRIES = 1 << 26
+"""SPEC 4.4: entries of the scope after which a writer closes a block at the next tensor."""
+
 BLOCK_ENTRIES_READ = (1 << 31) - 1
 """SPEC 4.4: most kept entries of a block that a reader accepts."""
 

@@ -93,7 +93,7 @@ def encode_tensors(tensors: Mapping[str, SparseTensor], *, seed: int | None = No
     listed = list(tensors.values())
     starts = tensor_starts(tensor.shape for tensor in listed)
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda slices: encode_block(slices, starts, seed=seed), cut(listed)))
+        return list(pool.map(lambda slices: encode_block(slices, starts, seed=seed), cut(listed, starts)))
 
 
 def _check_finite(task: SparseTaskVector) -> None:
